@@ -1,0 +1,50 @@
+"""The contract between the training loop and a method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from research.run import Run
+
+
+class Hook:
+    """A method plugged into training. Override what it needs; every event is a no-op otherwise.
+
+    The constructor's signature is the hook's parameter list: names, types, defaults and ranges are read from it.
+
+    The loop guarantees: hooks run in the order the user listed them; every event fires on every rank; ``grads`` and
+    ``step_end`` fire once per optimizer step, also under gradient accumulation; ``run.generator(*names)`` is equal on
+    all ranks and after a resume.
+
+    A hook guarantees: all of its state is in ``state_dict`` (tensors, numbers, strings and containers of them, so that
+    it loads with ``weights_only=True``), keyed by parameter or module name and equal on all ranks; neutral settings
+    leave training bit-identical; no host synchronisation in ``loss``, ``grads`` and ``step_end``.
+    """
+
+    def setup(self, run: Run) -> None:
+        """Once, before optimizer, compile and DDP exist: model surgery, criterion, teacher."""
+
+    def epoch_start(self, run: Run) -> None:
+        """Before the first batch of an epoch; not repeated when a run resumes inside an epoch."""
+
+    def loss(self, run: Run, loss: Tensor) -> Tensor:
+        """Add loss terms; ``run.inputs``, ``run.logits`` and ``run.targets`` are those of this (micro-)batch."""
+        return loss
+
+    def grads(self, run: Run) -> None:
+        """Every ``.grad`` is complete, unscaled, clipped and equal on all ranks; ``optimizer.step`` comes next."""
+
+    def step_end(self, run: Run) -> None:
+        """The weights have just moved: re-mask, reallocate, average."""
+
+    def epoch_end(self, run: Run) -> None:
+        """After evaluation: ``run.log(...)`` what the method knows."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
