@@ -8,10 +8,14 @@ class UsageError(ValueError):
     """A mistake in what the user gave. Each line of the message is complete; commands print it and exit with 2."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """End of an error line: the closest valid choice, or the choices themselves when none is close."""
-    known = sorted(map(str, known))
-    close = get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+def closest(name: object, known: Iterable[object]) -> str:
+    """End of an error line: the closest valid choice, or nothing when none is close."""
+    found = get_close_matches(str(name), map(str, known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """As :func:`closest`, but when none is close, the choices themselves (the nearest dozen of many)."""
+    known = list(map(str, known))
+    listed = sorted(known) if len(known) <= 12 else get_close_matches(str(name), known, n=12, cutoff=0)
+    return closest(name, known) or (f"; known: {', '.join(listed)}" if listed else "")
