@@ -69,6 +69,7 @@ class Config:
     amp: Annotated[Literal["off", "bf16", "fp16"], "mixed precision"] = "off"
     channels_last: Annotated[bool, "NHWC memory format"] = True
     compile: Annotated[bool, "torch.compile the network"] = False
+    deterministic: Annotated[bool, "only kernels that repeat bit for bit; the CPU's always do"] = False
     sync_bn: Annotated[bool, "batch statistics over all processes"] = False
     # data path
     loader: Annotated[Literal["auto", "memory", "ffcv"], "where batches come from; auto = memory when it fits"] = "auto"

@@ -1,0 +1,168 @@
+"""Start a run on 1..N processes, from a notebook cell or a shell, and follow it live.
+
+``launch`` never forks the calling process: it starts ``python -m research.launch RUN_DIR`` (torchelastic's agent), which
+starts ``python -m research.train RUN_DIR`` once per process, and then only reads what the run writes. The agent ends
+when the caller dies, and the workers end when the agent dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from research.config import Config
+from research.errors import UsageError
+from research.processes import die_with_parent, end
+from research.progress import Progress
+from research.run import Run
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 25.0  # for a checkpoint, when training is interrupted
+
+
+class TrainingFailed(RuntimeError):
+    """A worker raised; the message is the worker's own traceback."""
+
+
+def launch(config: Config) -> Run:
+    """Train what ``config`` defines and return its run; a finished run is returned as it is.
+
+    An interrupted or killed run continues from its last checkpoint. Ctrl-C (or the notebook's stop button) lets the
+    workers write one more checkpoint and ends them.
+
+    Raises:
+        UsageError: something is wrong with the data, the devices or the run directory; nothing was started.
+        TrainingFailed: training raised; carries the worker's traceback.
+    """
+    info = check(config)
+    run = Run.create(config)
+    if run.status["status"] == "finished":
+        print(f"{run.name}: already finished, best top-1 {run.status['best_top1']:.2f} %; see {run.dir}")
+        return run
+    if config.nodes == 1 and run.busy:
+        raise UsageError(f"run {run.name} is being trained by another process")
+    agent = start(run)
+    try:
+        with Progress(run, images=info.train) as progress:
+            for row in follow(run.metrics_path, agent):
+                progress.show(row)
+    finally:
+        end(agent, grace=GRACE_SECONDS)
+    raise_failure(run, agent.returncode)
+    return run
+
+
+def check(config: Config):
+    """Refuse what cannot work on this machine, before anything is made; what is known of the data.
+
+    Raises:
+        UsageError: data missing or unsuitable, more processes than GPUs, or no GPU where one was asked for.
+    """
+    import torch
+
+    from research.data.loaders import check as check_data
+
+    gpus = torch.cuda.device_count()
+    if config.device == "cuda" and not gpus:
+        raise UsageError("device='cuda': this machine has no usable GPU; use device=cpu")
+    if gpus and config.device != "cpu" and config.processes > gpus:
+        raise UsageError(
+            f"processes={config.processes}: this machine has {gpus} GPUs, one process each; use gpus={gpus}"
+        )
+    return check_data(config)
+
+
+def start(run: Run) -> subprocess.Popen:
+    """The agent of ``run``, in a process group of its own; what it and its workers print goes to ``log.txt``."""
+    threads = run.config.threads or max(1, len(os.sched_getaffinity(0)) // run.config.processes)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # a restart over gloo would otherwise read the last attempt's keys
+    }
+    with open(run.dir / "log.txt", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "research.launch", str(run.dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def follow(path: Path, agent: subprocess.Popen) -> Iterator[dict]:
+    """Rows of ``path`` as they are written, from now until ``agent`` ends; ``{}`` at every look that finds none.
+
+    The file may shrink meanwhile: a run that continues drops the rows after its checkpoint.
+    """
+    position = path.stat().st_size if path.exists() else 0
+    ended = False
+    while not ended:
+        ended = agent.poll() is not None  # looked at before reading, so that the last rows are read too
+        if path.exists():
+            position = min(position, path.stat().st_size)
+            with open(path, "rb") as file:
+                file.seek(position)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        position += len(line)
+                        yield json.loads(line)
+        if not ended:
+            yield {}
+            time.sleep(POLL_SECONDS)
+
+
+def raise_failure(run: Run, code: int) -> None:
+    """Raise in this process what ended the workers; nothing when the run finished."""
+    status = run.status
+    if status["status"] == "finished" or (code == 0 and run.config.nodes > 1):
+        return
+    if status["status"] == "failed":
+        if status["usage"]:
+            raise UsageError(status["message"])
+        raise TrainingFailed(f"{status['message']}\n\n{status['traceback']}")
+    if status["status"] == "interrupted":
+        raise KeyboardInterrupt(f"run {run.name} stopped; the same command continues it")
+    tail = (run.dir / "log.txt").read_text(errors="replace").splitlines()[-15:]
+    raise TrainingFailed(
+        f"run {run.name}: a worker was lost more than restarts={run.config.restarts} times (agent exit code {code}); the "
+        "same command continues it. The end of its log:\n" + "\n".join(tail)
+    )
+
+
+def agent_main(directory: str) -> None:
+    """torchrun for the run in ``directory``, dying with the process that launched it."""
+    die_with_parent(signal.SIGTERM)
+    from torch.distributed.run import main as torchrun
+
+    config = Run.open(directory).config
+    if config.nodes == 1:
+        where = ["--standalone"]
+    else:
+        where = ["--nnodes", str(config.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", config.rendezvous]
+        where += ["--rdzv-id", config.run_name]
+    torchrun(
+        [*where, "--nproc-per-node", str(config.processes), "--max-restarts", str(config.restarts)]
+        + ["-m", "research.train", directory]
+    )
+
+
+class _CallableModule(ModuleType):
+    """``research.launch`` is this module, and may be called: ``from research import launch; launch(config)``."""
+
+    def __call__(self, config: Config) -> Run:
+        return launch(config)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+if __name__ == "__main__":
+    agent_main(sys.argv[1])
