@@ -56,7 +56,7 @@ class Config:
     clip_norm: Annotated[float, NotNegative, "largest norm of all gradients together; 0 = no clipping"] = 0.0
     # schedule
     schedule: Annotated[Literal["cosine", "step", "linear", "constant"], "shape of the learning rate"] = "cosine"
-    schedule_by: Annotated[Literal["step", "epoch"], "how often the learning rate moves"] = "step"
+    schedule_by: Annotated[Literal["step", "epoch", "epoch_executed"], "how often the learning rate moves"] = "step"
     min_lr: Annotated[float, NotNegative, "floor of the cosine and linear schedules"] = 0.0
     warmup_epochs: Annotated[float, NotNegative, "linear rise from warmup_lr; replaces the first epochs"] = 0.0
     warmup_lr: Annotated[float, NotNegative, "learning rate of the first step under warm-up"] = 1e-4

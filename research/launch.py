@@ -1,8 +1,8 @@
 """Start a run on 1..N processes, from a notebook cell or a shell, and follow it live.
 
-``launch`` never forks the calling process: it starts ``python -m research.launch RUN_DIR`` (torchelastic's agent), which
-starts ``python -m research.train RUN_DIR`` once per process, and then only reads what the run writes. The agent ends
-when the caller dies, and the workers end when the agent dies.
+``launch`` never forks the calling process: it starts ``python -m research.launch RUN_DIR`` (torchelastic's agent),
+which starts ``python -m research.train RUN_DIR`` once per process, and then only reads what the run writes. The agent
+ends when the caller dies, and the workers end when the agent dies.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ def launch(config: Config) -> Run:
         return run
     if config.nodes == 1 and run.busy:
         raise UsageError(f"run {run.name} is being trained by another process")
+    run.set_status("running")
     agent = start(run)
     try:
         with Progress(run, images=info.train) as progress:
             for row in follow(run.metrics_path, agent):
                 progress.show(row)
+                if not row and run.status["status"] == "failed":
+                    break  # a restart cures a lost worker, not an error
     finally:
         end(agent, grace=GRACE_SECONDS)
     raise_failure(run, agent.returncode)
@@ -133,8 +136,8 @@ def raise_failure(run: Run, code: int) -> None:
         raise KeyboardInterrupt(f"run {run.name} stopped; the same command continues it")
     tail = (run.dir / "log.txt").read_text(errors="replace").splitlines()[-15:]
     raise TrainingFailed(
-        f"run {run.name}: a worker was lost more than restarts={run.config.restarts} times (agent exit code {code}); the "
-        "same command continues it. The end of its log:\n" + "\n".join(tail)
+        f"run {run.name}: a worker was lost more than restarts={run.config.restarts} times (agent exit code {code}); "
+        "the same command continues it. The end of its log:\n" + "\n".join(tail)
     )
 
 

@@ -8,6 +8,9 @@ import time
 from datetime import timedelta
 
 from research.run import Run
+from research.schedule import total_epochs
+
+QUIET_SECONDS = 30.0  # without a bar, say something at least this often
 
 
 def place() -> str:
@@ -22,17 +25,14 @@ class Progress:
     """Shows the rows of ``run`` as they come; use as a context manager around the following of a run."""
 
     def __init__(self, run: Run, images: int):
-        from research.schedule import total_epochs
-
         self.run = run
         self.epochs = total_epochs(run.config)
         self.steps_per_epoch = images // run.config.batch_size
         self.steps = self.epochs * self.steps_per_epoch
         self.place = place()
-        self.first_step: int | None = None
-        self.started = time.monotonic()
+        self.before = run.status.get("step", 0)  # done in earlier sessions
+        self.started = self.spoke = time.monotonic()
         self.train: dict = {}
-        self.history: list[dict] = []
 
     def __enter__(self) -> Progress:
         if self.place == "notebook":
@@ -40,7 +40,7 @@ class Progress:
         else:
             from tqdm import tqdm
         silent = self.place == "text"
-        self.bar = tqdm(total=self.steps, unit="step", desc=self.run.name, disable=silent, smoothing=0.1)
+        self.bar = tqdm(total=self.steps, initial=self.before, unit="step", desc=self.run.name, disable=silent)
         if silent:
             print(f"{self.run.name}: {self.epochs} epochs of {self.steps_per_epoch} steps", flush=True)
         return self
@@ -49,46 +49,48 @@ class Progress:
         self.bar.close()
 
     def show(self, row: dict) -> None:
-        """Take one row of ``metrics.jsonl``; ``{}`` only refreshes."""
-        if not row:
+        """Take one row of ``metrics.jsonl``; ``{}`` only keeps the clock moving."""
+        split = row.get("split")
+        if split is None:
             self.bar.refresh()
-            return
-        if self.first_step is None:
-            self.first_step = 0 if row["step"] <= self.steps_per_epoch else row["step"]
-            self.bar.initial = self.bar.n = self.first_step
-        if row["split"] == "note":
+        elif split == "note":
             self.say(row["text"])
-        elif row["split"] == "train":
+        elif split == "train":
             self.train = row
             self.bar.n = row["step"]
-            self.bar.set_postfix({"loss": f"{row['loss']:.3f}", "top1": f"{row['top1']:.1f}%"})
-        elif row["split"] == "epoch":
+            self.bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{row['top1']:.1f}%")
+            if self.place == "text" and time.monotonic() - self.spoke > QUIET_SECONDS:
+                self.say(f"step {row['step']}/{self.steps}  {self.rates(row)}")
+        elif split == "epoch":
             self.train = row
-        elif row["split"] == "val":
-            self.history.append({"train": self.train, "val": row})
-            self.say(self.epoch_line(row))
+        elif split == "val":
+            trained = f"train loss {self.train['loss']:.4f} top-1 {self.train['top1']:.2f} %" if self.train else ""
+            tested = f"val loss {row['loss']:.4f} top-1 {row['top1']:.2f} %"
+            self.say(f"epoch {row['epoch'] + 1}/{self.epochs}  {trained}  {tested}  {self.rates(row)}")
             if self.place == "notebook":
                 self.draw()
 
-    def say(self, text: str) -> None:
-        print(text, flush=True) if self.place == "text" else self.bar.write(text)
+    def rates(self, row: dict) -> str:
+        done = max(1, row["step"] - self.before)
+        left = (self.steps - row["step"]) * (time.monotonic() - self.started) / done
+        speed = f"{self.train['images_per_second']:,.0f} images/s  " if self.train else ""
+        return f"{speed}left {timedelta(seconds=round(left))}"
 
-    def epoch_line(self, val: dict) -> str:
-        done = val["step"] - (self.first_step or 0)
-        left = (self.steps - val["step"]) * (time.monotonic() - self.started) / max(1, done)
-        return (
-            f"epoch {val['epoch'] + 1}/{self.epochs}  train loss {self.train['loss']:.4f} top-1 {self.train['top1']:.2f} %  "
-            f"val loss {val['loss']:.4f} top-1 {val['top1']:.2f} %  {self.train['images_per_second']:,.0f} images/s  "
-            f"left {timedelta(seconds=round(left))}"
-        )
+    def say(self, text: str) -> None:
+        self.spoke = time.monotonic()
+        if self.place == "text":
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
 
     def draw(self) -> None:
-        """Redraw the live curve below the bar."""
+        """Redraw the live curves below the bar."""
         from IPython.display import display
 
-        from research.figures import live_curve
+        from research.figures import loss_curves
+        from research.frames import load_runs
 
-        figure = live_curve(self.history)
+        figure = loss_curves(load_runs(self.run.dir.parent, self.run.name))
         if not hasattr(self, "handle"):
             self.handle = display(figure, display_id=True)
         else:

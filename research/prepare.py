@@ -1,0 +1,82 @@
+"""Before the first step: data, model, hooks, criterion, optimizer, each after what it depends on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from research.config import Config
+from research.data.loaders import make_loader
+from research.hooks import HOOKS
+from research.models import create_model
+from research.run import Run
+from research.schedule import total_epochs
+
+AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def prepare(run: Run) -> None:
+    """Data, model, hooks, criterion, optimizer: everything that training needs, in the order it may depend on."""
+    config = run.config
+    run.device = getattr(run, "device", None) or pick_device(config)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.deterministic
+
+    run.train_loader, run.val_loader = (
+        make_loader(config, split, run.rank, run.world, run.device) for split in ("train", "val")
+    )
+    run.steps_per_epoch, run.epochs = len(run.train_loader), total_epochs(config)
+
+    run.seed_everything("initial weights")
+    info = run.train_loader.info
+    run.model = create_model(config.model, num_classes=info.classes, input_shape=info.shape, **config.model_args)
+    run.criterion = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
+    run.hooks = {name: HOOKS[name](**given) for name, given in config.hooks.items()}
+    run.model.to(run.device)
+    for hook in run.hooks.values():
+        hook.setup(run)
+    run.model.to(run.device)  # with what the hooks put in
+
+    if run.world > 1 and config.sync_bn:
+        run.model = nn.SyncBatchNorm.convert_sync_batchnorm(run.model)
+    if config.channels_last:
+        run.model.to(memory_format=torch.channels_last)
+    run.optimizer = make_optimizer(run)
+    run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
+    run.scaler = torch.amp.GradScaler(run.device.type, enabled=config.amp == "fp16")
+    run.network = wrap(run)
+    run.record_environment()
+
+
+def pick_device(config: Config) -> torch.device:
+    """The device of this process: its own GPU when there are GPUs and the run may use them."""
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def make_optimizer(run: Run) -> torch.optim.Optimizer:
+    """SGD or AdamW; with ``decay_norm_and_bias=False`` vectors (biases, normalisation) are not decayed."""
+    config = run.config
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if config.decay_norm_and_bias or p.ndim > 1]
+    spared = [p for p in trained if not (config.decay_norm_and_bias or p.ndim > 1)]
+    groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}] if spared else decayed
+    common = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": run.device.type == "cuda"}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **common)
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **common)
+
+
+def wrap(run: Run) -> nn.Module:
+    """What the loop calls: the model, distributed and compiled as configured."""
+    network = run.model
+    if run.world > 1:
+        network = DistributedDataParallel(network, device_ids=[run.device] if run.device.type == "cuda" else None)
+    return torch.compile(network) if run.config.compile else network

@@ -1,0 +1,135 @@
+"""What survives the end of a process: when the state is saved, what it holds, and how training continues from it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors.torch import save_model
+
+from research import checkpoint
+from research.errors import UsageError
+from research.meter import Meter
+from research.processes import lost_a_peer
+from research.run import Run
+
+
+@contextmanager
+def outcome_recorded(run: Run) -> Iterator[None]:
+    """Keep ``status.json`` true from the first moment to the last, however training ends (kill -9 excepted)."""
+    if run.rank == 0:
+        run.set_status("running")
+    try:
+        yield
+        if run.rank == 0:
+            run.set_status("finished", **progress(run))
+    except (Stopped, KeyboardInterrupt):
+        if run.rank == 0:
+            run.set_status("interrupted", message="asked to stop; the same command continues it")
+        raise
+    except Exception as error:  # of any rank: the first cause counts, not the peers that it took along
+        if not lost_a_peer(error):
+            usage = isinstance(error, UsageError)
+            run.set_status("failed", message=str(error), usage=usage, traceback=traceback.format_exc())
+        raise
+
+
+class Stopped(SystemExit):
+    """Training was asked to stop and has written a checkpoint; exit code 143, as after SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+_stop = threading.Event()
+stop_requested = _stop.is_set
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGUSR1 (preemption) ask for a checkpoint and an orderly end."""
+    for asked in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(asked, lambda *_: _stop.set())
+
+
+def checkpoint_due(run: Run) -> bool:
+    return time.monotonic() - run.saved_at >= 60 * run.config.checkpoint_minutes
+
+
+def save(run: Run, meter: Meter) -> None:
+    """Checkpoint and status of this moment. Everything in it is equal on all ranks, so rank 0 writes it alone.
+
+    Raises:
+        UsageError: a weight is not finite, or the checkpoint cannot be written.
+        Stopped: after the checkpoint, when training was asked to stop and is not complete anyway.
+    """
+    norms = torch.stack(torch._foreach_norm([p.detach() for p in run.model.parameters()]))
+    if not norms.isfinite().all():
+        raise run.diverged("a weight is not finite", run.step)
+    if run.rank == 0:
+        state = {
+            "step": run.step,
+            "epoch": run.epoch,
+            "batch": run.batch,
+            "best_top1": run.best_top1,
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "scaler": run.scaler.state_dict(),
+            "hooks": {name: hook.state_dict() for name, hook in run.hooks.items()},
+            "meter": meter.state_dict(),
+            "metrics_bytes": run.metrics_path.stat().st_size,
+        }
+        checkpoint.save(run.checkpoints, run.step, state)
+        run.set_status("running", seconds=meter.seconds_in_all, **progress(run))
+    run.saved_at = time.monotonic()
+    if stop_requested() and run.epoch < run.epochs:
+        raise Stopped
+
+
+def progress(run: Run) -> dict:
+    return {
+        "epoch": run.epoch,
+        "epochs": run.epochs,
+        "step": run.step,
+        "steps": run.epochs * run.steps_per_epoch,
+        "best_top1": run.best_top1 if run.best_top1 >= 0 else None,
+    }
+
+
+def resume(run: Run) -> Meter:
+    """Continue from the newest whole checkpoint, on every rank alike; rows written after it are dropped."""
+    meter = Meter(run)
+    run.saved_at = time.monotonic()
+    state = checkpoint.load_newest(run.checkpoints, run.device)
+    if state is None:
+        if run.rank == 0:
+            run.metrics_path.write_bytes(b"")
+        return meter
+    run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
+    run.best_top1 = state["best_top1"]
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
+    for name, hook in run.hooks.items():
+        hook.load_state_dict(state["hooks"][name])
+    meter.load_state_dict(state["meter"])
+    if run.rank == 0:
+        os.truncate(run.metrics_path, state["metrics_bytes"])
+        print(f"{run.name}: continuing at epoch {run.epoch}, step {run.step}", flush=True)
+    return meter
+
+
+def keep_best(run: Run, top1: float) -> None:
+    """Keep the weights of the best epoch so far in ``best.safetensors``."""
+    if top1 <= run.best_top1:
+        return
+    run.best_top1 = top1
+    if run.rank == 0:
+        part = run.dir / ".best.safetensors.part"
+        save_model(run.model, str(part))
+        os.replace(part, run.dir / "best.safetensors")
