@@ -1,0 +1,245 @@
+"""``research …``: every command is a thin door to one function. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from research.errors import UsageError, nearest
+
+ASSIGNMENTS = {"metavar": "key=value", "nargs": "*", "help": "see `research parameters`, `research hooks`"}
+ROOT = {"default": "", "metavar": "FOLDER", "help": "where the data lies (default: $RESEARCH_DATA, else ./data)"}
+MODES = ("raw", "jpg", "smart", "proportion")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 done, 1 something failed, 2 a mistake of the user, 130 interrupted."""
+    options = parser().parse_args(argv)
+    try:
+        return options.command(options) or 0
+    except UsageError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `research runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def console() -> None:
+    sys.exit(main())
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="research", description="A workbench for studying how networks learn.")
+    commands = top.add_subparsers(metavar="command", required=True)
+
+    def add(name: str, function: Any, text: str, to: Any = commands) -> argparse.ArgumentParser:
+        made = to.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(command=function)
+        return made
+
+    run = add("run", run_notebook, "execute a notebook with parameters, through papermill")
+    run.add_argument("notebook", help="name under notebooks/, such as train or analysis/curves, or a path")
+    run.add_argument("assignments", **ASSIGNMENTS)
+    add("train", train, "train without a notebook; the same run").add_argument("assignments", **ASSIGNMENTS)
+
+    sweep = add("sweep", run_sweep, "run a study: every point of a grid, what is finished skipped")
+    sweep.add_argument("study", help="YAML file, see notebooks/studies/")
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
+    sweep.add_argument("--dry-run", action="store_true", help="only show what would run")
+
+    runs = add("runs", show_runs, "list runs: status, epoch, best top-1, time, hooks")
+    runs.add_argument("folder", nargs="?", default="runs", help="folder of runs, or a pattern such as 'runs/demo-*'")
+
+    log = add("log", write_log, "append a note to the research log")
+    log.add_argument("text")
+    log.add_argument("--title", default="Notes", help="heading of the entry (default: Notes)")
+    log.add_argument("--figure", action="append", default=[], metavar="FILE", help="an image for the entry; repeatable")
+    log.add_argument("--path", default="research-log.md", metavar="FILE", help="the log (default: research-log.md)")
+
+    add_data_commands(add("data", None, "write, verify and list data").add_subparsers(required=True), add)
+    add("doctor", doctor, "check the installation, and say what to do about each problem")
+    add("parameters", show_parameters, "list every parameter of a run")
+    hooks = add("hooks", show_hooks, "list the methods and their parameters")
+    hooks.add_argument("names", nargs="*", metavar="hook")
+    add("recipes", show_recipes, "list published hyperparameters")
+    add("models", show_models, "list networks and their arguments")
+    return top
+
+
+def add_data_commands(commands: Any, add: Any) -> None:
+    write = add("write", write_data, "write a data set as FFCV files (.beton)", commands)
+    write.add_argument("dataset")
+    write.add_argument("assignments", **{**ASSIGNMENTS, "help": "arguments of the data set"})
+    write.add_argument("--root", **ROOT)
+    write.add_argument("--out", metavar="FOLDER", help="where the files go (default: beside the data)")
+    write.add_argument("--split", action="append", choices=("train", "val"), help="only this split")
+    write.add_argument("--mode", default="raw", choices=MODES, help="how pixels are kept")
+    write.add_argument("--max-resolution", type=int, metavar="PIXELS", help="shrink the shorter side to this")
+    write.add_argument("--quality", type=int, default=90, help="of JPEG (default 90)")
+    write.add_argument("--skip-bad", action="store_true", help="leave unreadable images out instead of stopping")
+    write.add_argument("--download", action="store_true", help="fetch the data set first")
+    add("verify", verify_data, "read an FFCV file again, every sample", commands).add_argument("beton")
+    add("list", list_data, "list data sets and FFCV files", commands).add_argument("--root", **ROOT)
+
+
+# -- commands -----------------------------------------------------------------------------------------------------
+
+
+def run_notebook(options: argparse.Namespace) -> None:
+    from research.config import parse_assignments
+    from research.notebooks import execute
+
+    print(execute(options.notebook, parse_assignments(options.assignments)))
+
+
+def train(options: argparse.Namespace) -> None:
+    from research.config import Config, parse_assignments
+    from research.launch import launch
+
+    config = Config.load(parse_assignments(options.assignments))
+    print(launch(config).dir)
+
+
+def run_sweep(options: argparse.Namespace) -> int:
+    from research.sweep import sweep
+
+    return sweep(options.study, jobs=options.jobs, dry_run=options.dry_run)
+
+
+def show_runs(options: argparse.Namespace) -> None:
+    from research.frames import load_runs
+
+    rows = [
+        (r.name, r.status, f"{r.epoch:g}", f"{r.best_top1:.2f}", clock(r.seconds), r.hooks)
+        for r in load_runs(options.folder).itertuples()
+    ]
+    print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), rows)
+
+
+def write_log(options: argparse.Namespace) -> None:
+    from research.logbook import append
+
+    print(append(options.title, options.text, figures=options.figure, path=options.path))
+
+
+def write_data(options: argparse.Namespace) -> None:
+    from research.config import parse_assignments
+    from research.data.beton import write
+
+    written = write(
+        options.dataset,
+        root=options.root,
+        out=options.out,
+        splits=tuple(options.split or ("train", "val")),
+        mode=options.mode,
+        max_resolution=options.max_resolution,
+        quality=options.quality,
+        skip_bad=options.skip_bad,
+        download=options.download,
+        data_args=parse_assignments(options.assignments),
+    )
+    print(*written, sep="\n")
+
+
+def verify_data(options: argparse.Namespace) -> None:
+    from research.data.beton import verify
+
+    print_table((), verify(options.beton).items())
+
+
+def list_data(options: argparse.Namespace) -> None:
+    from research.data.beton import list_betons
+    from research.data.datasets import DATASETS, data_root
+
+    root = data_root(options.root)
+    print_table(("data set", "classes", "shape", ""), [
+        (d.name, d.classes or "", "x".join(map(str, d.shape)), d.summary) for d in DATASETS.values()
+    ])  # fmt: skip
+    betons = list_betons(options.root) if root.exists() else []
+    print(f"\nFFCV files in {root}:" if betons else f"\nno FFCV files in {root} (`research data write` makes them)")
+    if betons:
+        print_table(tuple(betons[0]), [tuple(b.values()) for b in betons])
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from research.doctor import examine
+
+    return examine()
+
+
+def show_parameters(options: argparse.Namespace) -> None:
+    from research.config import Config
+
+    print_parameters("", Config.parameters().values())
+
+
+def show_hooks(options: argparse.Namespace) -> None:
+    from research.arguments import parameters_of
+    from research.hooks import HOOKS
+
+    for name in options.names or HOOKS:
+        if name not in HOOKS:
+            raise UsageError(f"unknown hook {name!r}{nearest(name, HOOKS)}")
+        print(f"{name}: {first_line(HOOKS[name])}")
+        print_parameters(f"  {name}.", parameters_of(HOOKS[name]).values())
+
+
+def show_recipes(options: argparse.Namespace) -> None:
+    from research.recipes import describe
+
+    print_table(("recipe", ""), describe().items())
+
+
+def show_models(options: argparse.Namespace) -> None:
+    from research.arguments import parameters_of
+    from research.models import MODELS
+
+    for name, constructor in MODELS.items():
+        print(f"{name}: {first_line(constructor)}")
+        own = [p for p in parameters_of(constructor).values() if not p.required]
+        print_parameters("  model_args.", own)
+    print("torchvision:NAME and timm:NAME: every network of those libraries")
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+
+def print_parameters(prefix: str, parameters: Iterable[Any]) -> None:
+    """One line a parameter: how to type it, its default, type, limits and meaning."""
+    print_table((), [
+        (f"{prefix}{p.name}={_shown(p.default)}", f"{p.type_name} {p.limits}".strip(), p.help) for p in parameters
+    ])  # fmt: skip
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns as wide as their longest cell."""
+    cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(map(list, rows))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def clock(seconds: float) -> str:
+    """``h:mm:ss``; empty for a time that is not known (nan)."""
+    if seconds != seconds:
+        return ""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().partition("\n")[0]
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default in ("", {}, ()) else str(list(default) if isinstance(default, tuple) else default)
