@@ -1,78 +1,25 @@
-"""Studies: a YAML file becomes runs, each a notebook of its own, several at a time; what is finished is skipped.
-
-name: digits-gram-k           # first word of every run's name
-notebook: train               # the default
-base: {dataset: digits}       # parameters of every run
-runs: [{gram: false}, {}]     # alternatives; each goes through the whole grid
-grid: {gram.k: [1, 8]}        # every combination
-seeds: [0, 1, 2]              # the grid's last dimension
-"""
+"""Run a study here: each run a notebook of its own, several at a time; what is finished is skipped."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
 
-import yaml
 from tqdm import tqdm
 
-from research.arguments import check_arguments
-from research.config import Config
 from research.errors import UsageError
+from research.study import Point, expand, read_study, table
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for the checkpoints, when a sweep is interrupted
-
-
-@dataclass(frozen=True)
-class Study:
-    """What the YAML file may hold."""
-
-    name: Annotated[str, "first word of every run's name"]
-    notebook: Annotated[str, "what each run executes"] = "train"
-    base: Annotated[Mapping, "parameters of every run"] = field(default_factory=dict)
-    runs: Annotated[tuple[Mapping, ...], "alternatives, each through the whole grid"] = ({},)
-    grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
-    seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a study: what varies, everything given, and the Config that makes."""
-
-    varied: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    config: Config
-
-    @property
-    def dir(self) -> Path:
-        return Path(self.config.runs).resolve() / self.config.run_name
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """What the run's ``status.json`` says; ``{"status": "new"}`` before there is one."""
-        try:
-            return json.loads((self.dir / "status.json").read_text())
-        except FileNotFoundError:
-            return {"status": "new"}
-
-    @property
-    def log(self) -> Path:
-        """What executing this point printed."""
-        return self.dir.parent / ".sweep" / f"{self.dir.name}.log"
 
 
 def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
@@ -99,80 +46,6 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     for point in failed:
         print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def read_study(path: str | Path) -> Study:
-    try:
-        given = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read study {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"study {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, Mapping):
-        raise UsageError(f"study {path}: expected a mapping with name, base, grid …")
-    values, problems = check_arguments("", Study, given)
-    if not problems:
-        study = Study(**values)
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", study.name):
-            problems.append(f"name={study.name!r}: letters, digits and .+-_ make the runs' folders")
-        for key, choices in study.grid.items():
-            if not isinstance(choices, list) or not choices:
-                problems.append(f"grid.{key}={choices!r}: expected a list of values")
-    if problems:
-        raise UsageError("\n".join(f"study {path}: {problem}" for problem in problems))
-    return study
-
-
-def expand(study: Study) -> list[Point]:
-    """Every point of the study, checked.
-
-    Raises:
-        UsageError: every problem of every point; two points that are the same run.
-    """
-    problems, points = [], {}
-    seeds = [{"seed": seed} for seed in study.seeds] or [{}]
-    combinations = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    for alternative, combination, seed in itertools.product(study.runs or ({},), combinations, seeds):
-        varied = {**alternative, **combination, **seed}
-        given = {**study.base, **varied}
-        if "name" in given:
-            problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
-        given["name"] = "-".join([study.name, *(word(key, value) for key, value in varied.items())])
-        try:
-            point = Point(varied, given, Config.load(given))
-        except UsageError as error:
-            problems += str(error).splitlines()
-            continue
-        if point.dir in points:
-            problems.append(f"{point.dir.name}: this run is in the study twice")
-        points[point.dir] = point
-    if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
-    return list(points.values())
-
-
-def word(key: str, value: Any) -> str:
-    """A parameter as part of a folder's name: it depends on nothing else, so that a study may grow."""
-    name = key.replace(".", "-").replace("_", "-")
-    if isinstance(value, bool):
-        return name if value else f"no-{name}"
-    text = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-    plain = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-")[:24]
-    if plain != text:  # something was lost: keep different values apart
-        plain += "-" + hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
-    return f"{name}-{plain}"
-
-
-def table(points: list[Point]) -> str:
-    """One line a point: the run's name, what varies, and how far it is."""
-    lines = []
-    for point in points:
-        state = point.status
-        done = f" {state['epoch']}/{state['epochs']}" if "epochs" in state else ""
-        varied = " ".join(f"{key}={json.dumps(value)}" for key, value in point.varied.items())
-        lines.append((point.dir.name, varied, state["status"] + done))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
 def preflight(points: list[Point]) -> None:
