@@ -1,0 +1,261 @@
+"""runs/ -> frames. A run that is being written is read up to its last whole row."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from research.arguments import parameters_of
+from research.config import NESTED, WHERE, Config
+from research.errors import UsageError, nearest
+
+LONG = ("run", "split", "step", "epoch", "metric", "value")
+
+
+class Runs(pd.DataFrame):
+    """One row a run: ``name``, ``status``, every field of its Config, and how far it came.
+
+    ========================  ==========================================================================
+    ``hooks``                 names of its hooks in order, joined by ``+``; ``""`` for none
+    ``gram.k`` …              hook parameters, missing (NaN) where a run does not have the hook
+    ``model_args.width`` …    arguments of the network and of the data set, likewise
+    ``epoch`` ``step``        epochs and optimizer steps done
+    ``best_top1``             percent on the validation set; ``last_top1`` after the newest epoch
+    ``last_loss``             newest validation loss
+    ``seconds``               training time so far
+    ``dir``                   the run's directory; :attr:`metrics` and :meth:`labels` read there when asked
+    ========================  ==========================================================================
+    """
+
+    @property
+    def _constructor(self):
+        return Runs
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """What these runs have logged so far, one number a row.
+
+        Columns: run, split, step, epoch, metric, value (float64; NaN where it was not finite), and one column for each
+        text that rows carry, such as layer. Rows without a number, such as notes, are left out.
+        """
+        rows, numbers = [], []
+        for directory in map(Path, self["dir"]):
+            for row in _read_rows(directory / "metrics.jsonl"):
+                given = {name: value for name, value in row.items() if name not in LONG}
+                measured = {name: v for name, v in given.items() if v is None or isinstance(v, (int, float))}
+                if measured:
+                    numbers += [(len(rows), name, value) for name, value in measured.items()]
+                    where = {"run": directory.name, **{name: row[name] for name in ("split", "step", "epoch")}}
+                    rows.append(where | {name: value for name, value in given.items() if isinstance(value, str)})
+        long = pd.DataFrame(numbers, columns=["row", "metric", "value"]).astype({"row": int, "value": float})
+        frame = pd.DataFrame(rows, columns=None if rows else ["run", "split", "step", "epoch"])
+        frame = frame.take(long.pop("row")).reset_index(drop=True)
+        frame[["metric", "value"]] = long
+        return frame[[*LONG, *(name for name in frame.columns if name not in LONG)]]
+
+    def changes(self) -> list[dict[str, Any]]:
+        """For every run, the parameters that differ from their default and define what it computed.
+
+        Hook parameters are dotted; a hook with default parameters only is ``{"gram": ""}``.
+        """
+        return [_changes(_read_json(Path(directory) / "config.json") or {}) for directory in self["dir"]]
+
+    def labels(self) -> pd.Series:
+        """A name for every run's configuration: what differs among these runs, other than the seed."""
+        told = [{key: value for key, value in changes.items() if key != "seed"} for changes in self.changes()]
+        keys = dict.fromkeys(key for changes in told for key in changes)
+        differing = [key for key in keys if len({repr(changes.get(key)) for changes in told}) > 1]
+        plain = Config().to_dict()
+        names = []
+        for changes, dataset, model, hooks in zip(told, self["dataset"], self["model"], self["hooks"], strict=True):
+            known = {key: changes.get(key, plain.get(key)) for key in differing if key in changes or key in plain}
+            words = [word(key, value) for key, value in known.items()]
+            names.append(" ".join(words or (["plain"] if differing else [dataset, model, hooks])).strip())
+        return pd.Series(names, index=self.index, dtype=object, name="configuration")
+
+
+def word(parameter: str, value: Any) -> str:
+    """A parameter as a person would type it."""
+    return (
+        parameter if value == "" else f"{parameter}={value:g}" if isinstance(value, float) else f"{parameter}={value}"
+    )
+
+
+def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = None) -> Runs:
+    """The runs under ``path`` (or the run that ``path`` is) whose name matches one of ``names``.
+
+    Names may be patterns with ``*`` and ``?``, and so may the last part of ``path``: ``runs/demo-*``.
+
+    Raises:
+        UsageError: there is no such folder, or no such run; says what there is.
+    """
+    path = Path(path)
+    if names is None and not path.exists() and set("*?[") & set(path.name):
+        path, names = path.parent, path.name
+    if not path.is_dir():
+        there = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        raise UsageError(f"no folder of runs at {path}{nearest(path.name, there)}")
+    found = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.glob("*/config.json"))
+    if not found:
+        raise UsageError(f"no runs in {path}; `research train` makes one")
+    known = [directory.resolve().name for directory in found]
+    patterns = ["*"] if names is None else [names] if isinstance(names, str) else list(names)
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in known):
+            raise UsageError(f"no run in {path} is called {pattern!r}{nearest(pattern, known)}")
+    plain = Config().to_dict()
+    rows = []
+    for directory in found:
+        config = _read_json(directory / "config.json")
+        if config is not None and any(fnmatch(directory.resolve().name, pattern) for pattern in patterns):
+            rows.append(_summary(directory.resolve(), plain | config))
+    if not rows:
+        raise UsageError(f"no run in {path} has a readable config.json")
+    return Runs(rows)
+
+
+def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    status = _read_json(directory / "status.json") or {}
+    losses = [row.get("loss") for row in _read_rows(directory / "metrics.jsonl") if row["split"] == "val"]
+    row = {"name": directory.name, "status": status.get("status", "created")}
+    row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
+    row["hooks"] = "+".join(config["hooks"])
+    for owner, given in [
+        *config["hooks"].items(),
+        ("model_args", config["model_args"]),
+        ("data_args", config["data_args"]),
+    ]:
+        row |= {f"{owner}.{name}": value for name, value in given.items()}
+    row |= {"epoch": status.get("epoch", 0), "step": status.get("step", 0)}
+    measured = {name: status.get(name) for name in ("best_top1", "last_top1", "seconds")}
+    measured["last_loss"] = losses[-1] if losses else None
+    row |= {name: float("nan") if value is None else value for name, value in measured.items()}
+    return row | {"message": status.get("message", ""), "dir": str(directory)}
+
+
+def _changes(config: Mapping[str, Any]) -> dict[str, Any]:
+    plain = Config().to_dict()
+    found = {k: v for k, v in config.items() if k not in (*WHERE, *NESTED) and v != plain.get(k)}
+    for owner in ("model_args", "data_args"):
+        found |= {f"{owner}.{name}": value for name, value in config.get(owner, {}).items()}
+    for hook, given in config.get("hooks", {}).items():
+        defaults = _hook_defaults(hook)
+        changed = {f"{hook}.{name}": v for name, v in given.items() if name not in defaults or v != defaults[name]}
+        found |= changed or {hook: ""}
+    return found
+
+
+def _hook_defaults(hook: str) -> dict[str, Any]:
+    from research.hooks import HOOKS  # imports torch: only when a run has hooks
+
+    return {name: p.default for name, p in parameters_of(HOOKS[hook]).items()} if hook in HOOKS else {}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in ``path``; ``None`` when it is not there (yet), with a warning when it cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path} cannot be read and is left out: {error}", stacklevel=3)
+        return None
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a JSON-lines file; a torn line, which a crash or a running writer leaves, is skipped."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    try:
+        return json.loads(b"[" + b",".join(lines) + b"]")  # one parse is four times faster than one a line
+    except ValueError:
+        return [row for line in lines if (row := _parse(line)) is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"split", "step", "epoch"} <= row.keys() else None
+
+
+@dataclass(frozen=True)
+class GramLayer:
+    """What GraM measured of one convolution with C input channels and (kh, kw) taps."""
+
+    name: str
+    nmi: np.ndarray  # (C, kh, kw) float64: normalised mutual information of centre and tap, k = 1; NaN where undefined
+    corr: np.ndarray  # (kh, kw): mean over channels of NMI-k
+    multiplier: np.ndarray  # (kh, kw): corr / mean(corr)
+    samples: int  # pairs a tap
+    bins: int  # of the histogram, an axis
+
+
+@dataclass(frozen=True)
+class GramRecord:
+    """One measurement of GraM: its layers in order of depth."""
+
+    epoch: int  # 0-based
+    k: float
+    variant: str
+    layers: tuple[GramLayer, ...]
+
+
+def gram_epochs(run_dir: Path | str) -> list[int]:
+    """Epochs in which the run measured, in order; empty without GraM."""
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in (Path(run_dir) / "gram").glob("epoch_*.npz"))
+
+
+def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
+    """What GraM measured in ``epoch`` (``None``: the newest), from ``run_dir/gram/epoch_EEE.npz``.
+
+    Raises:
+        UsageError: the run has no such measurement; says which it has.
+    """
+    known = gram_epochs(run_dir)
+    if not known:
+        raise UsageError(f"run {Path(run_dir).name} has no GraM measurements; train with gram=true")
+    epoch = known[-1] if epoch is None else epoch
+    if epoch not in known:
+        raise UsageError(f"run {Path(run_dir).name} measured nothing in epoch {epoch}; it did in {known}")
+    with np.load(Path(run_dir) / "gram" / f"epoch_{epoch:03d}.npz") as file:
+        layers = tuple(
+            GramLayer(
+                name=str(name),
+                nmi=file[f"nmi_{i}"],
+                corr=file[f"corr_{i}"],
+                multiplier=file[f"multiplier_{i}"],
+                samples=int(file[f"n_{i}"]),
+                bins=int(file[f"bins_{i}"]),
+            )
+            for i, name in enumerate(file["names"])
+        )
+        return GramRecord(int(file["epoch"]), float(file["k"]), str(file["variant"]), layers)
+
+
+def gram_taps(run_dir: Path | str) -> pd.DataFrame:
+    """Every tap of every layer in every measured epoch.
+
+    Columns: epoch, depth (0 = first layer), layer, dy, dx (pixels from the centre), distance, corr, multiplier.
+    """
+    rows = []
+    for record in (load_gram(run_dir, epoch) for epoch in gram_epochs(run_dir)):
+        for depth, layer in enumerate(record.layers):
+            height, width = layer.corr.shape
+            for i, j in np.ndindex(height, width):
+                dy, dx = i - (height - 1) // 2, j - (width - 1) // 2
+                at = (record.epoch, depth, layer.name, dy, dx, float(np.hypot(dy, dx)))
+                rows.append((*at, layer.corr[i, j], layer.multiplier[i, j]))
+    names = ["epoch", "depth", "layer", "dy", "dx", "distance", "corr", "multiplier"]
+    return pd.DataFrame(rows, columns=names)

@@ -1,0 +1,95 @@
+"""A Jupyter kernel of this interpreter that ends when asked, with everything below it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from types import FrameType
+
+import psutil
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
+
+GRACE_SECONDS = 40.0  # more than a launcher gives its workers for a last checkpoint
+
+
+class ThisInterpreter(KernelSpecManager):
+    """Knows one kernel, whatever is installed for the user: the running Python, told that nobody watches."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python", env={"RESEARCH_HEADLESS": "1"})
+
+
+class Kernel:
+    """Context of one kernel. SIGINT and SIGTERM to this process interrupt it, as the stop button of JupyterLab would.
+
+    A second signal, or ``GRACE_SECONDS`` without an answer, kills it. On leaving, nothing that it started is alive.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # private sockets instead of open TCP ports
+        self.manager = AsyncKernelManager(
+            kernel_name="python3",
+            kernel_spec_manager=ThisInterpreter(),
+            transport="ipc",
+            connection_file=f"{self._folder.name}/kernel.json",
+        )
+        self.interrupted = False
+
+    def __enter__(self) -> Kernel:
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            left = self._tree()
+            if self.manager.has_kernel:
+                run_sync(self.manager.shutdown_kernel)(now=True)
+            run_sync(self.manager.cleanup_resources)()
+            _kill(left)
+            self._folder.cleanup()
+        finally:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def stop_if_interrupted(self, **_: object) -> None:
+        """Between cells, where an interrupt finds an idle kernel and would be lost."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        again, self.interrupted = self.interrupted, True
+        tree = self._tree()
+        if again or not tree:
+            _kill(tree)
+            raise KeyboardInterrupt
+        os.killpg(tree[0].pid, signal.SIGINT)  # the kernel leads a process group
+        late = threading.Timer(GRACE_SECONDS, lambda: _kill(self._tree()))
+        late.daemon = True
+        late.start()
+
+    def _tree(self) -> list[psutil.Process]:
+        """The kernel, first, and everything below it."""
+        pid = getattr(self.manager.provisioner, "pid", None)
+        try:
+            kernel = psutil.Process(pid) if pid else None
+            return [kernel, *kernel.children(recursive=True)] if kernel else []
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.kill()  # psutil compares start times: a reused number is not killed
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(processes, timeout=5)
