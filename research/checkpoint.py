@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from research.errors import UsageError
+from research.files import write_atomic
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -22,21 +23,16 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     Raises:
         UsageError: when the disk is full or the folder cannot be written; older checkpoints are left as they were.
     """
-    folder.mkdir(exist_ok=True)
-    part = folder / f".{step:09d}.part"
+    content = io.BytesIO()
+    torch.save(state, content)
+    path = folder / f"{step:09d}-{_digest(content.getbuffer())}.pt"
     try:
-        with open(part, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        path = folder / f"{step:09d}-{_digest(part)}.pt"
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        part.unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        write_atomic(path, content.getbuffer())
+    except OSError as error:
         older = _newest_first(folder)
         kept = f"{older[0].name} is intact and the run continues from it" if older else "none was written before"
-        raise UsageError(f"cannot write checkpoint of step {step} to {folder}: {_first_line(error)}; {kept}") from error
-    _sync(folder)
+        raise UsageError(f"cannot write checkpoint of step {step} to {folder}: {error.strerror}; {kept}") from error
     for old in _newest_first(folder)[keep:]:
         old.unlink()
     return path
@@ -46,11 +42,13 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
     """The newest whole checkpoint, or ``None`` without any; damaged ones are passed over with a warning."""
     for path in _newest_first(folder):
         try:
-            if _digest(path) != path.stem.partition("-")[2]:
+            content = path.read_bytes()
+            if _digest(content) != path.stem.partition("-")[2]:
                 raise OSError("its content does not match its digest")
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         except Exception as error:  # whatever is wrong with one file, the one before it may be whole
-            warnings.warn(f"checkpoint {path} is damaged ({_first_line(error)}); using the one before", stacklevel=2)
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"checkpoint {path} is damaged ({reason}); using the one before", stacklevel=2)
     return None
 
 
@@ -58,18 +56,5 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.pt"), reverse=True)
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -105,10 +105,9 @@ class Config:
             given = _over_recipe(given, problems)
         values, found = check_arguments("", cls, given)
         problems += found
-        if not found:
-            values["hooks"] = _check_hooks(values["hooks"], problems)
-            _check_model_and_data(values, problems)
-            problems += _contradictions(values)
+        values["hooks"] = _check_hooks(values["hooks"], problems)
+        _check_model_and_data(values, problems)
+        problems += [] if found else _contradictions(values)
         if problems:
             raise UsageError("\n".join(dict.fromkeys(problems)))
         return cls(**values)

@@ -10,7 +10,6 @@ import platform
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from research.config import WHERE, Config
 from research.errors import UsageError
+from research.files import write_atomic
 
 if TYPE_CHECKING:
     from research.data.loaders import Loader
@@ -45,6 +45,8 @@ class Run:
     network: nn.Module  # what the loop calls: the model, compiled and wrapped as configured
     optimizer: torch.optim.Optimizer
     criterion: Any  # (logits, targets) -> mean loss; hooks may replace it in setup
+    autocast: torch.autocast
+    scaler: torch.amp.GradScaler
     train_loader: Loader
     val_loader: Loader
     hooks: dict[str, Hook]
@@ -60,6 +62,7 @@ class Run:
     batch: int = 0  # optimizer steps done in this epoch
     step: int = 0  # optimizer steps done in all
     best_top1: float = -math.inf  # percent, on the validation set
+    saved_at: float = 0.0  # time.monotonic() of the last checkpoint
 
     def __init__(self, directory: str | os.PathLike, config: Config):
         self.dir = Path(directory)
@@ -203,22 +206,6 @@ class Run:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-
-
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old file or the new one, never a part."""
-    data = data.encode() if isinstance(data, str) else data
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
 
 
 def environment(device: torch.device, world: int) -> dict[str, Any]:

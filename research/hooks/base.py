@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,9 @@ class Hook:
     it loads with ``weights_only=True``), keyed by parameter or module name and equal on all ranks; neutral settings
     leave training bit-identical; no host synchronisation in ``loss``, ``grads`` and ``step_end``.
     """
+
+    neutral: ClassVar[Mapping[str, Any]] = {}
+    """Parameters with which the method has no effect on training; contract tests hold it to that."""
 
     def setup(self, run: Run) -> None:
         """Once, before optimizer, compile and DDP exist: model surgery, criterion, teacher."""

@@ -1,0 +1,60 @@
+"""What tests share: tiny runs on the embedded digits, trained in this process, and their comparison."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from research.config import Config
+from research.run import Run
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("RESEARCH_SHARED", REPOSITORY.parent / "shared"))
+CLOCKS = {"seconds", "images_per_second", "data_share"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data packs; the test is skipped where they are absent."""
+    if not (SHARED / "data").exists():
+        pytest.skip("no real data packs here; set RESEARCH_SHARED to their folder")
+    return SHARED / "data"
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """``tiny(key=value, ...)``: the Config of a run of seconds: an MLP on the digits, 2 epochs of 11 steps."""
+
+    def make(**given) -> Config:
+        base = {"dataset": "digits", "model": "mnist_mlp", "epochs": 2, "lr": 0.05, "device": "cpu", "log_interval": 4}
+        return Config.load(base | {"runs": str(tmp_path / "runs")}, given)
+
+    return make
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    """The weights in the newest checkpoint."""
+    path = max(run.checkpoints.glob("[0-9]*.pt"))
+    return torch.load(path, weights_only=True)["model"]
+
+
+def rows(run: Run) -> list[dict]:
+    """The rows of metrics, without notes and times."""
+    found = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in found if row["split"] != "note"]
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    """Both runs ended with bit-identical weights and metrics."""
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    assert rows(one) == rows(other)

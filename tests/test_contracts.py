@@ -1,0 +1,84 @@
+"""What every hook promises, checked over HOOKS: a new method is tested here without a line being added."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import assert_same_run, rows, weights
+
+from research.arguments import parameters_of
+from research.hooks import HOOKS, Hook
+from research.run import Run
+from research.train import fit
+
+every_hook = pytest.mark.parametrize("name", HOOKS)
+SMALL = {"model": "resnet8", "model_args": {"width": 4}, "batch_size": 256, "checkpoint_minutes": 0, "log_interval": 2}
+
+
+def trained(config) -> Run:
+    return fit(Run.create(config))
+
+
+class PowerCut(Hook):
+    """Ends training without warning right after optimizer step 8, in the second epoch, once."""
+
+    armed = True
+
+    def step_end(self, run):
+        if run.step == 8 and PowerCut.armed:
+            PowerCut.armed = False
+            raise KeyboardInterrupt
+
+
+@every_hook
+def test_hook_documents_itself_and_annotates_every_parameter(name):
+    assert inspect.getdoc(HOOKS[name])
+    for parameter in parameters_of(HOOKS[name]).values():
+        assert not parameter.required, f"{name}=true must be enough"
+        assert parameter.help, f"{name}.{parameter.name} needs a meaning: Annotated[type, Range(...), 'meaning']"
+
+
+@every_hook
+def test_neutral_settings_leave_training_bit_identical(name, tiny):
+    plain = trained(tiny(**SMALL, name="plain"))
+    neutral = trained(tiny(**SMALL, name="neutral", hooks={name: dict(HOOKS[name].neutral)}))
+    assert weights(plain).keys() == weights(neutral).keys()
+    for key, weight in weights(plain).items():
+        assert torch.equal(weight, weights(neutral)[key]), key
+    assert rows(plain) == [row for row in rows(neutral) if row["split"] in ("train", "epoch", "val")]
+
+
+@every_hook
+def test_hook_resumes_bit_exactly(name, tiny, monkeypatch):
+    monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
+    PowerCut.armed = False
+    whole = trained(tiny(**SMALL, name="whole", hooks={name: {}, "power_cut": {}}))
+    PowerCut.armed = True
+    config = tiny(**SMALL, name="cut", hooks={name: {}, "power_cut": {}})
+    with pytest.raises(KeyboardInterrupt):
+        trained(config)
+    assert_same_run(whole, trained(config))
+
+
+@every_hook
+@pytest.mark.parametrize("other", HOOKS)
+def test_hooks_compose(name, other, tiny):
+    if name == other:
+        pytest.skip("one hook with itself")
+    run = trained(tiny(**SMALL, epochs=2, hooks={name: {}, other: {}}))
+    assert run.status["status"] == "finished"
+
+
+@every_hook
+def test_all_ranks_end_with_the_same_weights(name, tiny):
+    """Two processes; DDP keeps ranks equal only if every hook does."""
+    run = Run.create(tiny(**SMALL, hooks={name: {}}, processes=2))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = os.path.join(os.path.dirname(__file__), "ranks.py")
+    subprocess.run([sys.executable, *torchrun, program, run.dir], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one, two = (torch.load(run.dir / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for key in one:
+        assert torch.equal(one[key], two[key]), key

@@ -1,0 +1,151 @@
+"""Starting, following, interrupting and losing the processes of a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import assert_same_run, rows, weights
+
+from research import launch
+from research.errors import UsageError
+from research.launch import TrainingFailed, check
+from research.run import Run
+from research.train import fit
+
+
+def command(config) -> list[str]:
+    """A shell's way to start the run of ``config``."""
+    program = "import json, sys; from research import Config, launch; launch(Config.load(json.loads(sys.argv[1])))"
+    return [sys.executable, "-c", program, json.dumps(config.to_dict())]
+
+
+def workers(run: Run) -> list[psutil.Process]:
+    """Every live process that works on ``run``."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if str(run.dir) in words and "-m" in words and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def wait_until(true, seconds: float = 60.0):
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+    return value
+
+
+def training(run: Run) -> list[psutil.Process]:
+    return [p for p in workers(run) if "research.train" in p.cmdline() and "torch.distributed.run" not in p.cmdline()]
+
+
+def test_two_processes_train_one_network(tiny, capsys):
+    """Without batch statistics the mathematics of 1 and 2 processes is the same."""
+    both = launch(tiny(name="two", processes=2))
+    alone = fit(Run.create(tiny(name="one")))
+    for name, weight in weights(alone).items():
+        assert weights(both)[name].sub(weight).abs().max() < 1e-4, name
+    one, two = (next(row for row in rows(run) if row["split"] == "val") for run in (alone, both))
+    assert one["images"] == two["images"]
+    assert "epoch 2/2" in capsys.readouterr().out
+    assert "already finished" in (launch(tiny(name="two", processes=2)) and capsys.readouterr().out)
+
+
+def test_worker_exception_is_raised_here_with_its_traceback(tiny, monkeypatch):
+    config = tiny(name="broken")
+    run = Run.create(config)
+    (run.dir / "metrics.jsonl").mkdir()  # the worker cannot write its rows
+    with pytest.raises(TrainingFailed, match="IsADirectoryError"):
+        launch(config)
+    assert run.status["status"] == "failed" and not workers(run)
+
+
+def test_usage_error_of_a_worker_stays_one_line(tiny):
+    with pytest.raises(UsageError, match="of run wild; training stopped") as refused:
+        launch(tiny(name="wild", lr=1e20, momentum=0.0, log_interval=1))
+    assert "\n" not in str(refused.value)
+
+
+def test_killed_worker_is_replaced_and_nothing_changes(tiny):
+    whole = fit(Run.create(tiny(name="whole", epochs=30, checkpoint_minutes=0)))
+    config = tiny(name="killed", epochs=30, checkpoint_minutes=0)
+    run = Run.create(config)
+    starter = subprocess.Popen(command(config))
+    wait_until(lambda: list(run.checkpoints.glob("0*.pt")))
+    training(run)[0].kill()
+    assert starter.wait(120) == 0
+    assert len(json.loads((run.dir / "env.json").read_text())) == 2, "two sessions"
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_nothing_survives_the_launcher_and_the_run_continues(tiny, sent):
+    whole = fit(Run.create(tiny(name="whole", epochs=60, checkpoint_minutes=0)))
+    config = tiny(name="cut", epochs=60, checkpoint_minutes=0)
+    run = Run.create(config)
+    starter = subprocess.Popen(command(config), stderr=subprocess.DEVNULL)
+    wait_until(lambda: list(run.checkpoints.glob("0*.pt")))
+    starter.send_signal(sent)
+    starter.wait(60)
+    wait_until(lambda: not workers(run), seconds=40)
+    if sent == signal.SIGINT:
+        assert run.status["status"] == "interrupted"
+    assert_same_run(whole, fit(Run.create(config)))
+
+
+def test_more_processes_than_gpus_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UsageError, match="processes=4: this machine has 2 GPUs, one process each; use gpus=2"):
+        check(tiny(device="auto", processes=4))
+
+
+def test_gpu_without_gpu_is_refused_before_anything_is_made(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UsageError, match="device='cuda': this machine has no usable GPU; use device=cpu"):
+        launch(tiny(device="cuda"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_batch_larger_than_the_data_is_refused_before_anything_is_made(tiny, tmp_path):
+    with pytest.raises(UsageError, match="batch_size=5000"):
+        launch(tiny(batch_size=5000))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_nodes_meet_on_loopback(tiny):
+    """Two agents on this machine stand for two nodes with a shared file system."""
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    config = tiny(name="nodes", nodes=2, rendezvous=f"127.0.0.1:{get_free_port()}")
+    both = [subprocess.Popen(command(config)) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    alone = fit(Run.create(tiny(name="one")))
+    for name, weight in weights(alone).items():
+        assert weights(Run.create(config))[name].sub(weight).abs().max() < 1e-4, name
+
+
+@pytest.mark.slow
+def test_twenty_kills_twenty_identical_endings(tiny):
+    """kill -9 of everything at 20 random moments, each followed by the same command again."""
+    import random
+
+    whole = fit(Run.create(tiny(name="whole", model="resnet8", epochs=6, checkpoint_minutes=0)))
+    moments = random.Random(0)
+    for kill in range(20):
+        config = tiny(name=f"kill-{kill}", model="resnet8", epochs=6, checkpoint_minutes=0)
+        run = Run.create(config)
+        starter = subprocess.Popen(command(config), start_new_session=True)
+        wait_until(lambda run=run: run.metrics_path.exists() and run.metrics_path.stat().st_size)
+        time.sleep(moments.uniform(0, 5))
+        for process in [*workers(run), psutil.Process(starter.pid)]:
+            os.kill(process.pid, signal.SIGKILL)
+        starter.wait()
+        launch(config)
+        assert_same_run(whole, run)
