@@ -14,42 +14,97 @@ from torch import nn
 from research.arguments import check_arguments
 from research.errors import UsageError, nearest
 from research.models.cifar_resnet import cifar_resnet
+from research.models.cifar_vgg import cifar_vgg
+from research.models.dry_run import FAILURES, failure
+from research.models.imagenet import mobilenet_v2, resnet, resnet18_wobn, seresnet
+from research.models.libraries import LIBRARIES
 from research.models.mlp import mnist_mlp
+from research.models.mobilenet_v1 import mobilenet_v1
+from research.models.wrn import wrn
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mnist_mlp": mnist_mlp,
+    # small images; every wrn-<depth>-<width> is understood
     "resnet8": cifar_resnet(8),
     "resnet20": cifar_resnet(20),
     "resnet32": cifar_resnet(32),
     "resnet44": cifar_resnet(44),
     "resnet56": cifar_resnet(56),
     "resnet110": cifar_resnet(110),
+    "wrn-28-10": wrn("wrn-28-10"),
+    "cifar_vgg11": cifar_vgg("A"),
+    "cifar_vgg16": cifar_vgg("D"),
+    # ImageNet; further ones as torchvision:NAME and timm:NAME
+    "resnet18": resnet("resnet18"),
+    "resnet34": resnet("resnet34"),
+    "resnet50": resnet("resnet50"),
+    "resnet101": resnet("resnet101"),
+    "resnet152": resnet("resnet152"),
+    "resnext50_32x4d": resnet("resnext50_32x4d"),
+    "resnext101_32x8d": resnet("resnext101_32x8d"),
+    "wide_resnet50_2": resnet("wide_resnet50_2"),
+    "wide_resnet101_2": resnet("wide_resnet101_2"),
+    "resnet18_wobn": resnet18_wobn,
+    "seresnet18": seresnet("seresnet18"),
+    "seresnet50": seresnet("seresnet50"),
+    "seresnet101": seresnet("seresnet101"),
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
 }
 
 
 def model_names() -> list[str]:
-    return sorted(MODELS)
+    """The names in ``MODELS``; beside them ``wrn-<depth>-<width>``, ``torchvision:NAME`` and ``timm:NAME`` work."""
+    return list(MODELS)
 
 
 def create_model(
     name: str, num_classes: int = 10, input_shape: tuple[int, ...] = (3, 32, 32), **args: Any
 ) -> nn.Module:
-    """The network ``name``, freshly initialised from torch's global generator.
+    """The network ``name`` for inputs of ``input_shape`` (C, H, W), freshly initialised from torch's global generator.
 
     Raises:
-        UsageError: with every problem that :func:`check_model` finds.
+        UsageError: unknown name, or arguments that this network does not take.
     """
-    problems = check_model(name, args, input_shape)
+    construct, values, problems = _resolve(name, args)
     if problems:
         raise UsageError("\n".join(problems))
-    construct = MODELS[name]
-    values, _ = check_arguments("model_args.", construct, args)
-    return construct(num_classes, input_shape, **values)
+    try:
+        return construct(num_classes, tuple(input_shape), **values)
+    except FAILURES as error:
+        raise UsageError(_cannot_build(name, args, error)) from error
 
 
 def check_model(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...] | None = None) -> list[str]:
-    """What is wrong with a network's name and arguments, and with this input for it; one line each. Builds nothing."""
-    if name not in MODELS:
-        return [f"unknown model {name!r}{nearest(name, MODELS)}"]
-    _, problems = check_arguments("model_args.", MODELS[name], args)
-    return problems
+    """What is wrong with a network's name and arguments, one line each; nothing is allocated.
+
+    With ``input_shape`` (C, H, W), also whether one such input passes through, tried with shapes alone.
+    """
+    construct, values, problems = _resolve(name, args)
+    library = ":" in name
+    if problems or (input_shape is None and not (library and args)):
+        return problems
+    reason = failure(construct, values, input_shape and tuple(input_shape))
+    if reason is None:
+        return []
+    if input_shape is None:
+        return [_cannot_build(name, args, reason)]
+    return [f"model={name!r}: cannot take inputs of shape {tuple(input_shape)}: {reason}"]
+
+
+def _resolve(name: str, args: Mapping[str, Any]) -> tuple[Callable[..., nn.Module], dict[str, Any], list[str]]:
+    """The constructor, its own arguments with defaults, and one line for each problem."""
+    library, _, inner = name.partition(":")
+    try:
+        if library in LIBRARIES and inner:
+            return LIBRARIES[library](inner), dict(args), []
+        construct = MODELS.get(name) or wrn(name)
+        if construct is None:
+            raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
+    except UsageError as error:
+        return nn.Identity, {}, [str(error)]
+    return construct, *check_arguments("model_args.", construct, args)
+
+
+def _cannot_build(name: str, args: Mapping[str, Any], reason: object) -> str:
+    return f"model={name!r}: cannot be built with model_args={dict(args)}: {reason}"

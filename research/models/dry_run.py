@@ -1,0 +1,37 @@
+"""Try a network with shapes alone: on the meta device nothing is allocated or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+FAILURES = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError)
+
+
+class WithoutInitialValues(TorchFunctionMode):
+    """Leaves out normal initialisation, whose first use on the meta device would import for seconds."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
+def failure(
+    construct: Callable[..., nn.Module], values: Mapping[str, Any], input_shape: tuple[int, ...] | None
+) -> str | None:
+    """Why the network cannot be built, or not take an input of this shape (C, H, W); ``None`` when nothing is wrong.
+
+    Without a shape it is only built. A network that does something which shapes cannot tell passes.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad(), WithoutInitialValues():
+            model = construct(10, input_shape or (3, 224, 224), **values).eval()
+            if input_shape:
+                model(torch.empty(1, *input_shape))
+    except FAILURES as error:
+        text = str(error) or type(error).__name__
+        return None if "meta" in text else text.splitlines()[0].rstrip(".")
+    return None

@@ -1,0 +1,87 @@
+"""ImageNet networks of torchvision and timm, as published: topology, initialisation and state_dict keys are theirs.
+
+Stem 7x7/2 and max pooling 3x3/2; bottlenecks carry their stride on the 3x3 convolution. Convolutions start normal with
+variance 2 / fan_out and every gamma at 1, torchvision's default; timm's own default of zero last gammas is off here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from torch import nn
+
+from research.arguments import Range
+
+Stem = Annotated[Literal["imagenet", "cifar"], "cifar = 3x3 convolution of stride 1 and no pooling, for small images"]
+ZeroInit = Annotated[bool, "start the last gamma of every block at 0, so that blocks start as the identity"]
+
+
+def resnet(name: str) -> Callable[..., nn.Module]:
+    """The constructor of torchvision's ``name``: a ResNet, ResNeXt or wide ResNet."""
+
+    def construct(
+        num_classes: int, input_shape: tuple[int, ...], /, *, zero_init: ZeroInit = False, stem: Stem = "imagenet"
+    ) -> nn.Module:
+        from torchvision.models import get_model
+
+        model = get_model(name, weights=None, num_classes=num_classes, zero_init_residual=zero_init)
+        return _with_stem(model, input_shape[0], stem)
+
+    return construct
+
+
+def resnet18_wobn(num_classes: int, input_shape: tuple[int, ...], /, *, stem: Stem = "imagenet") -> nn.Module:
+    """ResNet-18 without normalisation: nothing in its place, no rescaling and no biases but the classifier's."""
+    from torchvision.models import get_model
+
+    model = get_model("resnet18", weights=None, num_classes=num_classes, norm_layer=nn.Identity)
+    return _with_stem(model, input_shape[0], stem)
+
+
+def seresnet(name: str) -> Callable[..., nn.Module]:
+    """The constructor of timm's ``name``: squeeze-and-excitation with reduction 16, at least 8 channels."""
+
+    def construct(
+        num_classes: int, input_shape: tuple[int, ...], /, *, zero_init: ZeroInit = False, stem: Stem = "imagenet"
+    ) -> nn.Module:
+        import timm
+
+        model = timm.create_model(name, num_classes=num_classes, zero_init_last=zero_init)
+        return _with_stem(model, input_shape[0], stem)
+
+    return construct
+
+
+def mobilenet_v2(
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    /,
+    *,
+    width_mult: Annotated[float, Range(above=0), "factor of every layer's channels, rounded to multiples of 8"] = 1.0,
+    dropout: Annotated[float, Range(least=0, below=1), "dropout before the classifier"] = 0.2,
+) -> nn.Module:
+    """torchvision's MobileNetV2 (Sandler et al. 2018)."""
+    from torchvision.models import MobileNetV2
+
+    model = MobileNetV2(num_classes=num_classes, width_mult=width_mult, dropout=dropout)
+    first = model.features[0][0]
+    if input_shape[0] != first.in_channels:
+        model.features[0][0] = _conv(input_shape[0], first.out_channels, kernel_size=3, stride=2)
+    return model
+
+
+def _with_stem(model: nn.Module, in_channels: int, stem: str) -> nn.Module:
+    """Replace the first convolution where the number of channels or the stem asks for it."""
+    if stem == "cifar":
+        model.conv1 = _conv(in_channels, model.conv1.out_channels, kernel_size=3, stride=1)
+        model.maxpool = nn.Identity()
+    elif in_channels != model.conv1.in_channels:
+        model.conv1 = _conv(in_channels, model.conv1.out_channels, kernel_size=7, stride=2)
+    return model
+
+
+def _conv(c_in: int, c_out: int, kernel_size: int, stride: int) -> nn.Conv2d:
+    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

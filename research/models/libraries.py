@@ -1,0 +1,58 @@
+"""Every other network of torchvision and timm, reached as ``torchvision:NAME`` and ``timm:NAME``.
+
+Their constructors take what the library's do; there is no signature to check arguments against before building.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from research.errors import UsageError, nearest
+
+
+def torchvision_model(name: str) -> Callable[..., nn.Module]:
+    """The constructor of torchvision's classification network ``name``.
+
+    Raises:
+        UsageError: torchvision has no such network.
+    """
+    import torchvision.models as library
+
+    names = library.list_models(module=library)
+    if name not in names:
+        raise UsageError(f"unknown model 'torchvision:{name}'{nearest(name, names)}")
+    # with auxiliary heads these two return a tuple while they train
+    defaults = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+
+    def construct(num_classes: int, input_shape: tuple[int, ...], /, **args: Any) -> nn.Module:
+        if input_shape[0] != 3:
+            raise UsageError(f"torchvision's networks take 3 channels, not {input_shape[0]}; timm's take any number")
+        return library.get_model(name, num_classes=num_classes, **defaults | args)
+
+    return construct
+
+
+def timm_model(name: str) -> Callable[..., nn.Module]:
+    """The constructor of timm's network ``name``.
+
+    Raises:
+        UsageError: timm has no such network.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise UsageError(f"unknown model 'timm:{name}'{nearest(name, timm.list_models())}")
+
+    def construct(num_classes: int, input_shape: tuple[int, ...], /, **args: Any) -> nn.Module:
+        return timm.create_model(name, num_classes=num_classes, in_chans=input_shape[0], **args)
+
+    return construct
+
+
+LIBRARIES: dict[str, Callable[[str], Callable[..., nn.Module]]] = {
+    "torchvision": torchvision_model,
+    "timm": timm_model,
+}

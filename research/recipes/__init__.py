@@ -1,0 +1,38 @@
+"""Published training recipes as named defaults: one YAML file each, whose keys are fields of Config.
+
+The first line of a file is a comment that says what it is; the comments inside say where the numbers come from.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from research.errors import UsageError, nearest
+
+
+def recipe_names() -> list[str]:
+    """Every recipe, in alphabetical order."""
+    return sorted(file.name.removesuffix(".yaml") for file in files(__name__).iterdir() if file.name.endswith(".yaml"))
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The fields that recipe ``name`` sets.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    return yaml.safe_load(_text(name))
+
+
+def describe() -> dict[str, str]:
+    """Every recipe with its first line."""
+    return {name: _text(name).partition("\n")[0].lstrip("# ") for name in recipe_names()}
+
+
+def _text(name: str) -> str:
+    if name not in (names := recipe_names()):
+        raise UsageError(f"unknown recipe {name!r}{nearest(name, names)}")
+    return (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
