@@ -1,0 +1,161 @@
+"""Augmentation as data: where each image is cropped, flipped, cut and coloured, a pure function of (seed, epoch, index).
+
+Every random number is a hash of (seed, epoch, sample index, number of the draw), so it does not matter which loader,
+process or thread asks, or in which order. Drawing is vectorised over samples; the kernels that touch pixels
+(`kernels.py` on the CPU, `gather.py` in torch) are told what to do and draw nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from research.arguments import Range
+from research.data.datasets import Dataset
+
+TRIES = 10  # of the random resized crop, as in torchvision
+DRAW = np.dtype(
+    [("top", "<f4"), ("left", "<f4"), ("height", "<f4"), ("width", "<f4"), ("flip", "<u1"), ("order", "<u1")]
+    + [("cut_row", "<i2"), ("cut_column", "<i2"), ("brightness", "<f4"), ("contrast", "<f4"), ("saturation", "<f4")]
+)
+"""What happens to one image: the box of the source (pixels, may reach outside where padded), whether it is mirrored,
+in which of the 3! orders colours change and by which factors, and the centre of the cut-out square (output pixels)."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to the images of a data set; the neutral value of each parameter switches it off."""
+
+    crop: Annotated[
+        Literal["none", "pad", "resized"], "pad: random window of the padded image; resized: random area and aspect"
+    ] = "none"
+    padding: Annotated[int, Range(least=0), "zero pixels added on every side before a pad crop"] = 0
+    scale: Annotated[tuple[float, float], "resized crop: smallest and largest share of the area"] = (0.08, 1.0)
+    ratio: Annotated[tuple[float, float], "resized crop: smallest and largest width / height"] = (3 / 4, 4 / 3)
+    flip: Annotated[bool, "mirror every second training image, at random"] = False
+    jitter: Annotated[float, Range(least=0, most=1), "brightness, contrast, saturation x U(1 - j, 1 + j)"] = 0.0
+    cutout: Annotated[int, Range(least=0), "side of a square set to the mean, clipped at the border"] = 0
+    image_size: Annotated[int, Range(least=0), "side of the network's input; 0 = as stored"] = 0
+    eval_resize: Annotated[int, Range(least=0), "shorter side before the centre crop; 0 = image_size"] = 0
+    normalize: Annotated[bool, "subtract the data set's mean and divide by its deviation; false = 0..1"] = True
+
+    def contradictions(self, dataset: Dataset) -> list[str]:
+        """What is wrong between values that are right one by one."""
+        found = []
+        side = self.image_size or (dataset.shape[-1] if dataset.kind == "images" else 0)
+        if not side:
+            found.append(
+                f"image_size=0: pictures of {dataset.name} differ in size; give the side of the network's input"
+            )
+        if self.eval_resize and self.eval_resize < side:
+            found.append(f"eval_resize={self.eval_resize}: must be at least image_size={side}")
+        if self.crop == "pad" and dataset.kind != "images":
+            found.append(f"crop='pad': pictures of {dataset.name} differ in size; use crop=resized or crop=none")
+        if self.crop == "pad" and dataset.kind == "images" and side != dataset.shape[-1]:
+            found.append(f"crop='pad': keeps the stored size, so image_size must be {dataset.shape[-1]}, not {side}")
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high or (name == "scale" and high > 1):
+                limit = " <= 1" if name == "scale" else ""
+                found.append(f"{name}={[low, high]}: expected 0 < smallest <= largest{limit}")
+        return found
+
+    def size(self, dataset: Dataset) -> int:
+        """Side of the images that leave the loader."""
+        return self.image_size or dataset.shape[-1]
+
+
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Order of the training samples in an epoch: int64 (count,), the same on any machine and library version."""
+    return np.argsort(_hash(np.arange(count), seed, epoch, draw=0), kind="stable")
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Which samples of an undivided set are for validation: bool (N,), one in five of every class, always the same."""
+    order = np.lexsort((_hash(np.arange(len(labels)), 0, 0, draw=0), labels))
+    chosen = np.zeros(len(labels), bool)
+    chosen[order[4::5]] = True
+    return chosen
+
+
+def draw_training(
+    augment: Augment, indices: np.ndarray, heights: np.ndarray, widths: np.ndarray, seed: int, epoch: int, size: int
+) -> np.ndarray:
+    """What happens to training samples ``indices`` of the given sizes in ``epoch``: DRAW (n,)."""
+
+    def uniform(number: int, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        return (_hash(indices[rows], seed, epoch, number) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    draws = draw_evaluation(augment, heights, widths, size)
+    if augment.crop == "pad" and augment.padding:
+        draws["top"] = np.floor(uniform(1) * (2 * augment.padding + 1)) - augment.padding
+        draws["left"] = np.floor(uniform(2) * (2 * augment.padding + 1)) - augment.padding
+    elif augment.crop == "resized":
+        _draw_resized(augment, draws, heights, widths, uniform)
+    if augment.flip:
+        draws["flip"] = uniform(3) < 0.5
+    if augment.cutout:
+        draws["cut_row"], draws["cut_column"] = np.floor(uniform(4) * size), np.floor(uniform(5) * size)
+    if augment.jitter:
+        draws["order"] = np.floor(uniform(6) * 6)
+        for number, name in enumerate(("brightness", "contrast", "saturation"), start=7):
+            draws[name] = 1 + augment.jitter * (2 * uniform(number) - 1)
+    return draws
+
+
+def draw_evaluation(augment: Augment, heights: np.ndarray, widths: np.ndarray, size: int) -> np.ndarray:
+    """The centre crop of the resized image as one box of the source: DRAW (n,).
+
+    As torchvision's Resize (shorter side to ``eval_resize``) followed by CenterCrop.
+    """
+    draws = np.zeros(len(heights), DRAW)
+    short = np.minimum(heights, widths)
+    resize = augment.eval_resize or size
+    for side, start, extent in ((heights, "top", "height"), (widths, "left", "width")):
+        resized = np.where(side == short, resize, resize * side // short)
+        draws[start] = np.rint((resized - size) / 2) * side / resized
+        draws[extent] = size * side / resized
+    for name in ("brightness", "contrast", "saturation"):
+        draws[name] = 1
+    return draws
+
+
+def _draw_resized(augment: Augment, draws: np.ndarray, heights: np.ndarray, widths: np.ndarray, uniform) -> None:
+    """Random resized crop (Szegedy et al. 2015; torchvision's rule): ten tries, else the largest centre crop."""
+    low, high = augment.scale
+    log_low, log_high = np.log(augment.ratio)
+    left_over = np.arange(len(draws))
+    for attempt in range(TRIES):
+        H, W = heights[left_over], widths[left_over]
+        area = H * W * (low + (high - low) * uniform(16 + attempt, left_over))
+        aspect = np.exp(log_low + (log_high - log_low) * uniform(32 + attempt, left_over))
+        w, h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+        fits = (w > 0) & (w <= W) & (h > 0) & (h <= H)
+        rows = left_over[fits]
+        draws["height"][rows], draws["width"][rows] = h[fits], w[fits]
+        draws["top"][rows] = np.floor(uniform(48 + attempt, rows) * (H[fits] - h[fits] + 1))
+        draws["left"][rows] = np.floor(uniform(64 + attempt, rows) * (W[fits] - w[fits] + 1))
+        left_over = left_over[~fits]
+        if not len(left_over):
+            return
+    H, W = heights[left_over], widths[left_over]
+    narrow, wide = W / H < augment.ratio[0], W / H > augment.ratio[1]
+    h = np.maximum(1, np.where(narrow, np.rint(W / augment.ratio[0]), H))
+    w = np.maximum(1, np.where(wide, np.rint(H * augment.ratio[1]), W))
+    draws["height"][left_over], draws["width"][left_over] = np.minimum(h, H), np.minimum(w, W)
+    draws["top"][left_over] = (H - draws["height"][left_over]) // 2
+    draws["left"][left_over] = (W - draws["width"][left_over]) // 2
+
+
+def _hash(indices: np.ndarray, seed: int, epoch: int, draw: int) -> np.ndarray:
+    """64 random bits for every index: uint64 (n,). splitmix64's finaliser (Steele et al. 2014), applied in a chain."""
+    key = _mix(_mix(_mix(np.array([seed & (2**64 - 1)], np.uint64)) ^ np.uint64(epoch)) ^ np.uint64(draw))
+    return _mix(_mix(np.asarray(indices).astype(np.uint64) ^ key))
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

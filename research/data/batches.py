@@ -1,0 +1,105 @@
+"""What every loader promises: which samples are in which batch, on which process, and that iterating disturbs nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from research.data.augment import Augment, draw_evaluation, draw_training, permutation
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A data set as the network sees it: ``shape`` of one input, normalisation, and counts of samples."""
+
+    name: str
+    classes: int
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: int
+    val: int
+
+    def count(self, split: str) -> int:
+        return {"train": self.train, "val": self.val}[split]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Whose batches, of what: the split, this process among all, images a step over all processes, and the seed."""
+
+    split: str
+    rank: int
+    world: int
+    batch_size: int
+    seed: int
+
+
+class Loader(ABC):
+    """Batches of one process: ``for inputs, targets in loader`` gives (B, C, H, W) float32 and (B,) int64.
+
+    Training: step s of epoch e takes ``permutation(seed, e)[s * batch_size : (s + 1) * batch_size]`` and rank r its
+    r-th part; what is left over after the last full step is dropped. Validation: samples ``rank, rank + world, …`` in
+    stored order, each exactly once. Every batch is new memory. Which epoch and from which batch on: :meth:`set_epoch`.
+    """
+
+    def __init__(self, info: DataInfo, share: Share, device: str | torch.device = "cpu"):
+        self.info, self.share, self.device = info, share, torch.device(device)
+        self.training = share.split == "train"
+        self.batch = share.batch_size // share.world
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        if self.training:
+            return self.info.train // self.share.batch_size
+        mine = len(range(self.share.rank, self.info.val, self.share.world))
+        return -(-mine // self.batch)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Iterate epoch ``epoch`` next, from batch ``start`` on; what comes before ``start`` is never read."""
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches(self.start, len(self))
+
+    def head(self, count: int) -> Iterator[Batch]:
+        """The first ``count`` batches of the current epoch, without any effect on other iterations."""
+        return self.batches(0, min(count, len(self)))
+
+    def close(self) -> None:
+        """Give back threads and memory; the loader is of no use afterwards."""
+
+    @abstractmethod
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Batches ``first`` to ``last - 1`` of the current epoch."""
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """Sample indices of batches ``first`` to ``last - 1`` of this process, one after another: int64 (n,)."""
+        share = self.share
+        if not self.training:
+            return np.arange(share.rank, self.info.val, share.world)[first * self.batch : last * self.batch]
+        steps = permutation(self.info.train, share.seed, self.epoch)[: len(self) * share.batch_size]
+        mine = steps.reshape(len(self), share.world, self.batch)[first:last, share.rank]
+        return np.ascontiguousarray(mine).reshape(-1)
+
+    def draws(self, augment: Augment, rows: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """What happens to samples ``rows`` of the given sizes in the current epoch: DRAW (n,)."""
+        size, heights, widths = self.info.shape[-1], heights[rows].astype(np.int64), widths[rows].astype(np.int64)
+        if self.training:
+            return draw_training(augment, rows, heights, widths, self.share.seed, self.epoch, size)
+        return draw_evaluation(augment, heights, widths, size)
+
+
+def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool]:
+    """How pixels leave a kernel: (scale (C,), bias (C,), cutout, colours change?, crop before resizing?)."""
+    mean, std = np.array(info.mean), np.array(info.std)
+    scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    if not training:
+        return scale, bias, 0, False, False
+    return scale, bias, augment.cutout, augment.jitter > 0, augment.crop == "resized"

@@ -1,0 +1,150 @@
+"""The data sets by name: what they are, how they are augmented by default, and where they lie. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from research.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a data set before its files are read.
+
+    ``kind`` says what its samples are: ``"images"`` of one size (arrays), image files in a ``"folder"``, or
+    ``"vectors"``. ``mean`` and ``std`` are per channel on the 0..1 scale. ``classes`` 0 = counted on disk.
+    ``remedy`` ends the error line when the files are missing.
+    """
+
+    name: str
+    kind: str
+    classes: int
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    summary: str
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    embedded: bool = False
+    remedy: str = ""
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET_AUGMENT = {"crop": "resized", "flip": True, "image_size": 224, "eval_resize": 256}
+CIFAR_AUGMENT = {"crop": "pad", "padding": 4, "flip": True}
+CIFAR_MEAN = (0.49139968, 0.48215827, 0.44653124)
+CIFAR_STD = (0.24703233, 0.24348505, 0.26158768)
+DOWNLOAD = "give data_root=FOLDER that holds it, or fetch it with download=true"
+IMAGENET_REMEDY = (
+    "give data_root=FOLDER with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (from https://image-net.org/download)"
+)
+
+DATASETS = {
+    d.name: d
+    for d in (
+        Dataset(
+            name="digits",
+            kind="images",
+            classes=10,
+            shape=(1, 8, 8),
+            mean=(0.3055,),
+            std=(0.3761,),
+            summary="scikit-learn's 1,797 handwritten digits, 8x8",
+            embedded=True,
+        ),
+        Dataset("linear", "vectors", 2, (2,), (0.0,), (1.0,), "points on a line, labelled by segment", embedded=True),
+        Dataset("circle", "vectors", 2, (2,), (0.0,), (1.0,), "points in a disc, labelled by ring", embedded=True),
+        Dataset("mnist", "images", 10, (1, 28, 28), (0.1307,), (0.3081,), "70,000 handwritten digits", remedy=DOWNLOAD),
+        Dataset(
+            name="cifar10",
+            kind="images",
+            classes=10,
+            shape=(3, 32, 32),
+            mean=CIFAR_MEAN,
+            std=CIFAR_STD,
+            summary="60,000 pictures of 10 things",
+            augment=CIFAR_AUGMENT,
+            remedy=DOWNLOAD,
+        ),
+        Dataset(
+            name="cifar100",
+            kind="images",
+            classes=100,
+            shape=(3, 32, 32),
+            mean=(0.5071, 0.4866, 0.4409),
+            std=(0.2673, 0.2564, 0.2762),
+            summary="60,000 pictures of 100 things",
+            augment=CIFAR_AUGMENT,
+            remedy=DOWNLOAD,
+        ),
+        Dataset(
+            name="imagenet",
+            kind="folder",
+            classes=0,
+            shape=(3, 224, 224),
+            **IMAGENET,
+            summary="ILSVRC folders train/<wnid>, val/<wnid>; also <wnid> folders alone or zipped",
+            augment=IMAGENET_AUGMENT,
+            remedy=IMAGENET_REMEDY,
+        ),
+        Dataset(
+            name="imagefolder",
+            kind="folder",
+            classes=0,
+            shape=(3, 224, 224),
+            **IMAGENET,
+            summary="any folder of pictures: train/<class>, val/<class>, or <class> with every fifth held out",
+            augment=IMAGENET_AUGMENT,
+            remedy="give data_root=FOLDER that holds one folder of pictures a class",
+        ),
+    )
+}
+
+
+def describe(name: str) -> Dataset:
+    """The data set called ``name``, or UsageError with the nearest name."""
+    if name not in DATASETS:
+        raise UsageError(f"unknown dataset {name!r}{nearest(name, DATASETS)}")
+    return DATASETS[name]
+
+
+def arguments(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The complete ``data_args`` of a data set (defaults filled in) and one line for every problem."""
+    from research.arguments import check_arguments
+
+    dataset = describe(name)
+    if dataset.kind == "vectors":
+        from research.data.synthetic import Segments
+
+        return check_arguments("data_args.", Segments, given)
+    from research.data.augment import Augment
+
+    values, problems = check_arguments("data_args.", Augment, {**dataset.augment, **given})
+    if not problems:
+        problems += [f"data_args: {problem}" for problem in Augment(**values).contradictions(dataset)]
+    return values, problems
+
+
+def check_dataset(name: str, data_args: Mapping[str, Any]) -> list[str]:
+    """Problems of a data set's name and arguments, without looking at the disk."""
+    if name not in DATASETS:
+        return [f"unknown dataset {name!r}{nearest(name, DATASETS)}"]
+    return arguments(name, data_args)[1]
+
+
+def data_root(root: str | Path = "") -> Path:
+    """The folder of data: ``root``, else ``$RESEARCH_DATA``, else ``./data``."""
+    return Path(root or os.environ.get("RESEARCH_DATA") or "data").expanduser()
+
+
+def homes(name: str, root: str | Path = "") -> list[Path]:
+    """Where a data set may lie: the root's folder of that name and the root itself. UsageError without a root."""
+    base = data_root(root)
+    dataset = describe(name)
+    if not base.exists():
+        given = "" if root else " (data_root is not set)"
+        raise UsageError(f"{name}: no folder {str(base)!r}{given}; {dataset.remedy}")
+    return [home for home in (base / name, base) if home.exists()]

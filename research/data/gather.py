@@ -1,0 +1,100 @@
+"""The pixels of a batch in torch: the same result as ``kernels.py``, for GPUs and where numba is missing.
+
+Shapes: pixels flat uint8; out (B, S, S, C) float32, normalised. All on one device, without host synchronisation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision
+
+
+def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch.Tensor:
+    """Render B images whose flat store, offsets, heights and widths (B,) and ``draws`` (dict of (B,)) are tensors.
+
+    ``finish`` = (scale (C,), bias (C,), cutout side, colours change?, crop before resizing?); ``taps`` = 0 when no
+    image of the epoch is resized, else the largest number of filter taps among them.
+    """
+    scale, bias, cutout, jitter, boxed = finish
+    image = (pixels, offsets, heights, widths, len(scale))
+    x = _resample(image, draws, size, taps, boxed) if taps else _copy(image, draws, size)
+    x = torch.where(draws["flip"].bool()[:, None, None, None], x.flip(2), x)
+    if jitter:
+        x = _jitter(x, draws)
+    x = x * scale + bias
+    if cutout:
+        at, half = torch.arange(size, device=x.device), cutout // 2
+        row, column = draws["cut_row"].long()[:, None], draws["cut_column"].long()[:, None]
+        inside_rows = (at >= row - half) & (at < row + half)
+        inside_columns = (at >= column - half) & (at < column + half)
+        x = x.masked_fill((inside_rows[:, :, None] & inside_columns[:, None, :])[..., None], 0.0)
+    return x
+
+
+def taps_of(height: float, width: float, size: int) -> int:
+    """Filter taps that a box of this size needs; see ``kernels._filter``."""
+    return math.ceil(max(height / size, width / size, 1.0)) * 2 + 1
+
+
+def _fetch(image, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Pixels at rows (B, R) x columns (B, S) as float32 (B, R, S, C); those outside the image are 0."""
+    pixels, offsets, heights, widths, channels = image
+    inside = ((rows >= 0) & (rows < heights[:, None]))[:, :, None] & ((columns >= 0) & (columns < widths[:, None]))[
+        :, None, :
+    ]
+    at = (rows[:, :, None] * widths[:, None, None] + columns[:, None, :]) * channels + offsets[:, None, None]
+    at = torch.where(inside, at, 0)[..., None] + torch.arange(channels, device=at.device)
+    return torch.where(inside[..., None], pixels[at].float(), 0.0)
+
+
+def _copy(image, draws, size: int) -> torch.Tensor:
+    at = torch.arange(size, device=image[0].device)
+    return _fetch(image, draws["top"].long()[:, None] + at, draws["left"].long()[:, None] + at)
+
+
+def _filter(start, extent, size: int, taps: int, low, high) -> tuple[torch.Tensor, torch.Tensor]:
+    """First tap (B, S) and weights (B, S, taps) of the triangle filter; see ``kernels._filter``."""
+    start, step = start.double()[:, None], (extent.double() / size)[:, None]
+    support = step.clamp(min=1.0)
+    centre = start + (torch.arange(size, device=start.device) + 0.5) * step
+    begin = torch.maximum((centre - support + 0.5).floor().long(), low[:, None])
+    end = torch.minimum((centre + support + 0.5).floor().long(), high[:, None])
+    at = begin[..., None] + torch.arange(taps, device=start.device)
+    weights = (1.0 - ((at + 0.5 - centre[..., None]) / support[..., None]).abs()).clamp(min=0.0)
+    weights = torch.where(at < end[..., None], weights, 0.0)
+    return begin, (weights / weights.sum(-1, keepdim=True)).float()
+
+
+def _resample(image, draws, size: int, taps: int, boxed: bool) -> torch.Tensor:
+    heights, widths = image[2], image[3]
+    top, left, height, width = (draws[name] for name in ("top", "left", "height", "width"))
+    zero = torch.zeros_like(heights)
+    rows = (top.long(), (top + height).long()) if boxed else (zero, heights)
+    columns = (left.long(), (left + width).long()) if boxed else (zero, widths)
+    first_row, row_weights = _filter(top, height, size, taps, *rows)
+    first_column, column_weights = _filter(left, width, size, taps, *columns)
+    x = torch.zeros((), device=top.device)
+    for row_tap in range(taps):
+        narrow = torch.zeros((), device=top.device)
+        for tap in range(taps):
+            fetched = _fetch(image, first_row + row_tap, first_column + tap)
+            narrow = narrow + column_weights[:, None, :, tap, None] * fetched
+        x = x + row_weights[:, :, row_tap, None, None] * narrow
+    return x
+
+
+def _jitter(x: torch.Tensor, draws) -> torch.Tensor:
+    """Brightness, contrast and saturation, each image in its own order; see ``kernels._jitter``."""
+    factors = [draws[name][:, None, None, None] for name in ("brightness", "contrast", "saturation")]
+    first = draws["order"].long() // 2
+    second = (first + 1 + draws["order"].long() % 2) % 3
+    for turn in (first, second, 3 - first - second):
+        grey = (x * x.new_tensor(GREY)).sum(-1, keepdim=True) if x.shape[-1] == 3 else x
+        others = (torch.zeros_like(grey), grey.mean((1, 2, 3), keepdim=True), grey)
+        for change, (factor, other) in enumerate(zip(factors, others, strict=True)):
+            blended = (factor * x + (1 - factor) * other).clamp(0.0, 255.0)
+            x = torch.where((turn == change)[:, None, None, None], blended, x)
+    return x

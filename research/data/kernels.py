@@ -1,0 +1,168 @@
+"""The pixels of a batch on the CPU: crop, resample, flip, colour, normalise and cut out in one pass, compiled by numba.
+
+Shapes: image (H, W, C) uint8; out (S, S, C) float32, already normalised. ``gather.py`` is the same in torch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+def compiled(function):
+    """njit that releases the GIL, kept on disk when some cache folder can be written."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no place for the cache, such as a read-only installation
+        return njit(nogil=True)(function)
+
+
+@compiled
+def render_batch(pixels, offsets, heights, widths, rows, draws, finish, out):
+    """Render samples ``rows`` (B,) of a flat store of images into ``out`` (B, S, S, C); see :func:`render`."""
+    channels = out.shape[3]
+    for b in range(len(rows)):
+        row = rows[b]
+        height, width = heights[row], widths[row]
+        start = offsets[row]
+        image = pixels[start : start + height * width * channels].reshape((height, width, channels))
+        render(image, draws[b], finish, out[b])
+
+
+@compiled
+def render(image, draw, finish, out):
+    """Render one image as ``draw`` (a DRAW record) says.
+
+    ``finish`` = (scale (C,), bias (C,), cutout side, colours change?, crop before resizing?): a pixel leaves as
+    ``pixel * scale + bias``; the last flag keeps the resampling filter from seeing beyond the box.
+    """
+    scale, bias, cutout, jitter, boxed = finish
+    size = out.shape[0]
+    top, left = int(math.floor(draw.top)), int(math.floor(draw.left))
+    exact = draw.height == size and draw.width == size and draw.top == top and draw.left == left
+    if exact and not jitter:
+        _copy(image, top, left, draw.flip, scale, bias, out)
+    else:
+        if exact:
+            _copy(image, top, left, draw.flip, np.ones_like(scale), np.zeros_like(bias), out)
+        else:
+            _resample(image, draw, boxed, out)
+        if jitter:
+            _jitter(draw, out)
+        for row in range(size):
+            for column in range(size):
+                for c in range(out.shape[2]):
+                    out[row, column, c] = out[row, column, c] * scale[c] + bias[c]
+    if cutout:
+        half = cutout // 2
+        for row in range(max(0, draw.cut_row - half), min(size, draw.cut_row + half)):
+            for column in range(max(0, draw.cut_column - half), min(size, draw.cut_column + half)):
+                for c in range(out.shape[2]):
+                    out[row, column, c] = 0.0
+
+
+@compiled
+def _copy(image, top, left, flip, scale, bias, out):
+    """The window at (top, left), zero pixels beyond the image."""
+    size, channels = out.shape[0], out.shape[2]
+    first, last = max(0, -left), min(size, image.shape[1] - left)
+    for row in range(size):
+        source = top + row
+        inside = 0 <= source < image.shape[0]
+        for column in range(size):
+            target = size - 1 - column if flip else column
+            if inside and first <= column < last:
+                for c in range(channels):
+                    out[row, target, c] = np.float32(image[source, left + column, c]) * scale[c] + bias[c]
+            else:
+                for c in range(channels):
+                    out[row, target, c] = bias[c]
+
+
+@compiled
+def _filter(start, extent, size, low, high):
+    """Weights of a triangle filter that shrinks ``extent`` source pixels to ``size``: first tap (S,), weights (S, T).
+
+    Antialiased bilinear resampling, as Pillow and torchvision do; taps are kept within [low, high).
+    """
+    step = extent / size
+    support = max(step, 1.0)
+    taps = int(math.ceil(support)) * 2 + 1
+    first = np.empty(size, np.int64)
+    weights = np.zeros((size, taps), np.float32)
+    for i in range(size):
+        centre = start + (i + 0.5) * step
+        begin = max(low, int(math.floor(centre - support + 0.5)))
+        end = min(high, int(math.floor(centre + support + 0.5)))
+        total = 0.0
+        for k in range(begin, end):
+            total += max(0.0, 1.0 - abs((k + 0.5 - centre) / support))
+        for k in range(begin, end):
+            weights[i, k - begin] = max(0.0, 1.0 - abs((k + 0.5 - centre) / support)) / total
+        first[i] = begin
+    return first, weights
+
+
+@compiled
+def _resample(image, draw, boxed, out):
+    """Shrink or enlarge the box of ``draw`` to the output, columns first, without normalising."""
+    size, channels = out.shape[0], out.shape[2]
+    H, W = image.shape[0], image.shape[1]
+    top, left, height, width = float(draw.top), float(draw.left), float(draw.height), float(draw.width)
+    rows = (int(top), int(top + height)) if boxed else (0, H)
+    columns = (int(left), int(left + width)) if boxed else (0, W)
+    first_row, row_weights = _filter(top, height, size, rows[0], rows[1])
+    first_column, column_weights = _filter(left, width, size, columns[0], columns[1])
+    begin = first_row[0]
+    end = min(H, first_row[size - 1] + row_weights.shape[1])
+    narrow = np.empty((end - begin, size, channels), np.float32)
+    for row in range(end - begin):
+        for column in range(size):
+            at = first_column[column]
+            target = size - 1 - column if draw.flip else column
+            for c in range(channels):
+                narrow[row, target, c] = 0.0
+            for tap in range(min(column_weights.shape[1], W - at)):
+                weight = column_weights[column, tap]
+                for c in range(channels):
+                    narrow[row, target, c] += weight * np.float32(image[begin + row, at + tap, c])
+    for row in range(size):
+        out[row] = 0.0
+        for tap in range(min(row_weights.shape[1], H - first_row[row])):
+            weight, source = row_weights[row, tap], first_row[row] - begin + tap
+            for column in range(size):
+                for c in range(channels):
+                    out[row, column, c] += weight * narrow[source, column, c]
+
+
+@compiled
+def _jitter(draw, out):
+    """Brightness, contrast and saturation in the order drawn, each clipped to 0..255 (torchvision's ColorJitter)."""
+    first = draw.order // 2
+    second = (first + 1 + draw.order % 2) % 3
+    for change in (first, second, 3 - first - second):
+        if change == 0:
+            _blend(out, draw.brightness, np.zeros((1, 1), np.float32))
+        elif out.shape[2] == 3:
+            grey = (
+                out[:, :, 0] * np.float32(0.2989) + out[:, :, 1] * np.float32(0.587) + out[:, :, 2] * np.float32(0.114)
+            )
+            if change == 1:
+                _blend(out, draw.contrast, np.full((1, 1), np.mean(grey), np.float32))
+            else:
+                _blend(out, draw.saturation, grey)
+        elif change == 1:
+            _blend(out, draw.contrast, np.full((1, 1), np.mean(out), np.float32))
+
+
+@compiled
+def _blend(out, factor, other):
+    """``factor * out + (1 - factor) * other``; ``other`` (S, S), or (1, 1) for one value everywhere."""
+    whole = other.shape[0] == 1
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            rest = (np.float32(1) - factor) * (other[0, 0] if whole else other[row, column])
+            for c in range(out.shape[2]):
+                out[row, column, c] = min(np.float32(255), max(np.float32(0), factor * out[row, column, c] + rest))

@@ -1,0 +1,163 @@
+"""From a config to batches: find the data, refuse what cannot work, and choose the loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from research.data import arrays, beton, folders, synthetic
+from research.data.augment import Augment, held_out
+from research.data.batches import DataInfo, Loader, Share
+from research.data.datasets import Dataset, arguments, data_root, describe
+from research.data.memory import Images, MemoryLoader, VectorLoader
+from research.errors import UsageError
+
+__all__ = ["DataInfo", "Loader", "check", "make_loader"]
+
+MEMORY_SHARE = 4  # loader=auto keeps decoded images in memory when all processes together need less than 1/4 of it
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set found on disk: its classes, samples of each split, bytes when decoded, and how a split is read."""
+
+    classes: int
+    counts: dict[str, int]
+    decoded_bytes: int
+    read: Callable[[str], Images | tuple[np.ndarray, np.ndarray]]
+
+
+def check(config) -> DataInfo:
+    """What the data set of ``config`` is; UsageError for everything wrong that can be known before a run begins.
+
+    Reads only, except that a missing data set is fetched when ``config.download`` says so.
+    """
+    dataset = describe(config.dataset)
+    values, problems = arguments(config.dataset, config.data_args)
+    if problems:
+        raise UsageError("\n".join(problems))
+    kind = _choose(config)
+    if kind == "ffcv":
+        beton.require_ffcv()
+        found = {split: beton.find(dataset.name, config.data_root, split) for split in ("train", "val")}
+        classes, counts = len(found["train"].classes), {split: f.samples for split, f in found.items()}
+    else:
+        source = _source(config)
+        classes, counts = source.classes, source.counts
+    if config.batch_size > counts["train"]:
+        raise UsageError(
+            f"batch_size={config.batch_size}: {dataset.name} has only {counts['train']:,} training samples; "
+            f"use batch_size<={counts['train']}"
+        )
+    return _info(dataset, values, classes, counts)
+
+
+def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu") -> Loader:
+    """The loader of one process for ``split`` ("train" or "val"); see :class:`Loader` for what it promises."""
+    info = check(config)
+    share = Share(split, rank, world, config.batch_size, config.seed)
+    if config.batch_size % world:
+        raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
+    kind, dataset = _choose(config), describe(config.dataset)
+    values, _ = arguments(config.dataset, config.data_args)
+    if kind == "ffcv":
+        from research.data.stream import BetonLoader
+
+        found = beton.find(dataset.name, config.data_root, split)
+        return BetonLoader(info, share, found, Augment(**values), device, config.channels_last, config.workers)
+    samples = _source(config).read(split)
+    if dataset.kind == "vectors":
+        return VectorLoader(info, share, *samples, device)
+    return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, config.workers)
+
+
+def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) -> DataInfo:
+    if dataset.kind == "vectors":
+        return DataInfo(dataset.name, classes, dataset.shape, dataset.mean, dataset.std, counts["train"], counts["val"])
+    augment, channels = Augment(**values), dataset.shape[0]
+    size = augment.size(dataset)
+    mean, std = (dataset.mean, dataset.std) if augment.normalize else ((0.0,) * channels, (1.0,) * channels)
+    return DataInfo(dataset.name, classes, (channels, size, size), mean, std, counts["train"], counts["val"])
+
+
+def _choose(config) -> str:
+    """``"memory"`` or ``"ffcv"``. loader=auto takes memory when the decoded images fit, else the FFCV file."""
+    dataset = describe(config.dataset)
+    if config.loader == "ffcv":
+        if dataset.kind == "vectors":
+            raise UsageError(f"loader='ffcv': {dataset.name} is a set of vectors; use loader=memory")
+        return "ffcv"
+    if config.loader == "memory" or dataset.kind != "folder":
+        return "memory"
+    written = all(beton.path_of(dataset.name, config.data_root, split) for split in ("train", "val"))
+    try:
+        needed = _source(config).decoded_bytes * config.processes
+    except UsageError:
+        if written:
+            return "ffcv"
+        raise
+    limit = _free_memory() // MEMORY_SHARE
+    if needed <= limit:
+        return "memory"
+    if written:
+        return "ffcv"
+    raise UsageError(
+        f"{dataset.name}: about {needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:.1f} GB that loader=auto "
+        f"may take; run `research data write {dataset.name} --root {data_root(config.data_root)}` once, or set "
+        f"loader=memory"
+    )
+
+
+def _source(config) -> Source:
+    """The samples of a config's data set, found but not read."""
+    dataset = describe(config.dataset)
+    if dataset.kind == "vectors":
+        counts = {split: synthetic.BINS * each for split, each in synthetic.PER_BIN.items()}
+        num_seg = arguments(config.dataset, config.data_args)[0]["num_seg"]
+
+        def points(split: str) -> tuple[np.ndarray, np.ndarray]:
+            return synthetic.points(dataset.name, split), synthetic.labels(counts[split], num_seg)
+
+        return Source(dataset.classes, counts, 0, points)
+    if dataset.kind == "folder":
+        return _folder_source(dataset.name, config.data_root)
+    if not dataset.embedded and config.download:
+        arrays.fetch_if_missing(dataset.name, config.data_root)
+    splits = {split: _array_split(dataset.name, str(config.data_root), split) for split in ("train", "val")}
+    counts = {split: len(images.labels) for split, images in splits.items()}
+    total = sum(images.pixels.nbytes for images in splits.values())
+    return Source(dataset.classes, counts, total, splits.__getitem__)
+
+
+@lru_cache(maxsize=4)  # check, the training and the validation loader of a process share one copy
+def _array_split(name: str, root: str, split: str) -> Images:
+    if name == "digits":
+        images, labels = synthetic.digits()
+        chosen = held_out(labels) == (split == "val")
+        return Images.of_one_size(images[chosen], labels[chosen])
+    return Images.of_one_size(*arrays.read(name, root, split))
+
+
+def _folder_source(name: str, root: str) -> Source:
+    found = folders.find(name, root)
+
+    def read(split: str) -> Images:
+        decoded, reasons = found[split].all_decoded(f"{name} {split}")
+        folders.refuse(name, reasons)
+        return Images.of_any_size(decoded, found[split].labels)
+
+    counts = {split: len(pictures) for split, pictures in found.items()}
+    return Source(len(found["train"].classes), counts, sum(p.decoded_bytes() for p in found.values()), read)
+
+
+def _free_memory() -> int:
+    """Bytes that can be used without swapping."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
