@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research.errors import UsageError, nearest
@@ -118,7 +118,7 @@ def show_runs(options: argparse.Namespace) -> None:
     from research.frames import load_runs
 
     rows = [
-        (r.name, r.status, f"{r.epoch:g}", f"{r.best_top1:.2f}", clock(r.seconds), r.hooks)
+        (r.name, r.status, r.epoch, shown(r.best_top1, "{:.2f}".format), shown(r.seconds, clock), r.hooks)
         for r in load_runs(options.folder).itertuples()
     ]
     print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), rows)
@@ -228,11 +228,13 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def clock(seconds: float) -> str:
-    """``h:mm:ss``; empty for a time that is not known (nan)."""
-    if seconds != seconds:
-        return ""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def shown(number: float, show: Callable[[float], str]) -> str:
+    """``show(number)``, or nothing for nan: not measured yet."""
+    return "" if number != number else show(number)
 
 
 def first_line(thing: Any) -> str:

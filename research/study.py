@@ -119,7 +119,7 @@ def word(key: str, value: Any) -> str:
     name = key.replace(".", "-").replace("_", "-")
     if isinstance(value, bool):
         return name if value else f"no-{name}"
-    text = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     plain = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-")[:24]
     if plain != text:  # something was lost: keep different values apart
         plain += "-" + hashlib.blake2b(text.encode(), digest_size=3).hexdigest()

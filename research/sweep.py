@@ -78,7 +78,6 @@ def preflight(points: list[Point]) -> None:
 
 def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
     """Run every point, ``jobs`` at a time, under one bar; the points that failed."""
-    from research.processes import end
     from research.schedule import total_epochs
 
     failed, queue, running = [], list(points), {}
@@ -102,10 +101,7 @@ def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
                 bar.set_postfix_str(f"{done}/{len(points)} runs, {len(failed)} failed")
                 time.sleep(POLL_SECONDS)
         finally:
-            for _, process in running.values():
-                process.terminate()  # all of them first: they write their checkpoints at the same time
-            for _, process in running.values():
-                end(process, GRACE_SECONDS)
+            stop([process for _, process in running.values()])
     return failed
 
 
@@ -124,6 +120,21 @@ def start(notebook: str, point: Point, slot: int, jobs: int) -> subprocess.Popen
             env=os.environ | share_of_gpus(slot, jobs),
             start_new_session=True,
         )
+
+
+def stop(processes: list[subprocess.Popen]) -> None:
+    """Let every run write a checkpoint and end; no answer in time, or a second Ctrl-C, kills them."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    try:
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def share_of_gpus(slot: int, jobs: int) -> dict[str, str]:
