@@ -14,8 +14,19 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: demo test slow lab install lint pins
 
+# One GPU trains on one process; several, or none, on two
+PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
+DEMO := dataset=digits model=resnet8 epochs=10 batch_size=64 processes=$(PROCESSES)
+
 demo: $(INSTALLED)
-	@echo demo
+	research run train name=demo-plain $(DEMO)
+	research run train name=demo-gram gram=true $(DEMO)
+	research run analysis/curves runs='runs/demo-*' log=runs/demo-log.md title='Plain training and GraM on the digits'
+	research run analysis/correlation runs='runs/demo-gram' log=runs/demo-log.md title='Plain training and GraM on the digits'
+	@printf '\n%s\n' 'The log:        runs/demo-log.md, its figures in runs/log/' \
+	  'The runs:       runs/demo-plain/ and runs/demo-gram/: config, metrics, weights, the executed notebook' \
+	  'The analyses:   runs/analysis/' 'Next:           make lab, or source .venv/bin/activate && research --help'
+
 test: $(INSTALLED)
 	python -m pytest
 

@@ -145,7 +145,7 @@ def data_found() -> Iterator[Finding]:
         except UsageError as error:
             yield Finding("absent", str(error).splitlines()[0])
         else:
-            yield Finding("ok", f"{name}: {info.train:,} images to train on, {info.val:,} to evaluate on")
+            yield Finding("ok", f"{name}: {info.train:,} samples to train on, {info.val:,} to evaluate on")
 
 
 def places() -> Iterator[Finding]:
