@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from research.data import synthetic
+from research.data.augment import held_out
 from research.data.datasets import DATASETS, data_root, homes
 from research.errors import UsageError
 
@@ -34,7 +36,7 @@ class Layout:
 
 
 def locate(name: str, root: str | Path) -> tuple[Layout, Path]:
-    """The layout found for data set ``name`` and its folder, or UsageError that says what is there and what should be."""
+    """The layout found for data set ``name`` and its folder; UsageError says what is there and what should be."""
     places = homes(name, root)
     for home in places:
         for layout in LAYOUTS[name]:
@@ -44,6 +46,17 @@ def locate(name: str, root: str | Path) -> tuple[Layout, Path]:
     found = f"found {', '.join(there[:6])}{' …' if len(there) > 6 else ''}" if there else "it is empty"
     expected = " or ".join(layout.expected for layout in LAYOUTS[name])
     raise UsageError(f"{name}: no known layout in {places[0]} ({found}); expected {expected}; {DATASETS[name].remedy}")
+
+
+def read_split(name: str, root: str | Path, split: str, download: bool = False) -> Arrays:
+    """The samples of a set of images of one size: embedded, on disk, or first downloaded when asked."""
+    if name == "digits":
+        images, labels = synthetic.digits()
+        chosen = held_out(labels) == (split == "val")
+        return images[chosen], labels[chosen]
+    if download:
+        _fetch_if_missing(name, root)
+    return read(name, root, split)
 
 
 def read(name: str, root: str | Path, split: str) -> Arrays:
@@ -68,7 +81,7 @@ def read(name: str, root: str | Path, split: str) -> Arrays:
     return images, labels.astype(np.int64)
 
 
-def fetch_if_missing(name: str, root: str | Path) -> None:
+def _fetch_if_missing(name: str, root: str | Path) -> None:
     """Download a data set through torchvision into the root, unless some layout of it is there."""
     try:
         locate(name, root)

@@ -1,4 +1,4 @@
-"""Augmentation as data: where each image is cropped, flipped, cut and coloured, a pure function of (seed, epoch, index).
+"""Augmentation as data: where each image is cropped, flipped, cut and coloured, from (seed, epoch, index) alone.
 
 Every random number is a hash of (seed, epoch, sample index, number of the draw), so it does not matter which loader,
 process or thread asks, or in which order. Drawing is vectorised over samples; the kernels that touch pixels
@@ -17,7 +17,7 @@ from research.data.datasets import Dataset
 
 TRIES = 10  # of the random resized crop, as in torchvision
 DRAW = np.dtype(
-    [("top", "<f4"), ("left", "<f4"), ("height", "<f4"), ("width", "<f4"), ("flip", "<u1"), ("order", "<u1")]
+    [("top", "<f4"), ("left", "<f4"), ("rows", "<f4"), ("columns", "<f4"), ("flip", "<u1"), ("order", "<u1")]
     + [("cut_row", "<i2"), ("cut_column", "<i2"), ("brightness", "<f4"), ("contrast", "<f4"), ("saturation", "<f4")]
 )
 """What happens to one image: the box of the source (pixels, may reach outside where padded), whether it is mirrored,
@@ -112,7 +112,7 @@ def draw_evaluation(augment: Augment, heights: np.ndarray, widths: np.ndarray, s
     draws = np.zeros(len(heights), DRAW)
     short = np.minimum(heights, widths)
     resize = augment.eval_resize or size
-    for side, start, extent in ((heights, "top", "height"), (widths, "left", "width")):
+    for side, start, extent in ((heights, "top", "rows"), (widths, "left", "columns")):
         resized = np.where(side == short, resize, resize * side // short)
         draws[start] = np.rint((resized - size) / 2) * side / resized
         draws[extent] = size * side / resized
@@ -133,7 +133,7 @@ def _draw_resized(augment: Augment, draws: np.ndarray, heights: np.ndarray, widt
         w, h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
         fits = (w > 0) & (w <= W) & (h > 0) & (h <= H)
         rows = left_over[fits]
-        draws["height"][rows], draws["width"][rows] = h[fits], w[fits]
+        draws["rows"][rows], draws["columns"][rows] = h[fits], w[fits]
         draws["top"][rows] = np.floor(uniform(48 + attempt, rows) * (H[fits] - h[fits] + 1))
         draws["left"][rows] = np.floor(uniform(64 + attempt, rows) * (W[fits] - w[fits] + 1))
         left_over = left_over[~fits]
@@ -143,9 +143,9 @@ def _draw_resized(augment: Augment, draws: np.ndarray, heights: np.ndarray, widt
     narrow, wide = W / H < augment.ratio[0], W / H > augment.ratio[1]
     h = np.maximum(1, np.where(narrow, np.rint(W / augment.ratio[0]), H))
     w = np.maximum(1, np.where(wide, np.rint(H * augment.ratio[1]), W))
-    draws["height"][left_over], draws["width"][left_over] = np.minimum(h, H), np.minimum(w, W)
-    draws["top"][left_over] = (H - draws["height"][left_over]) // 2
-    draws["left"][left_over] = (W - draws["width"][left_over]) // 2
+    draws["rows"][left_over], draws["columns"][left_over] = np.minimum(h, H), np.minimum(w, W)
+    draws["top"][left_over] = (H - draws["rows"][left_over]) // 2
+    draws["left"][left_over] = (W - draws["columns"][left_over]) // 2
 
 
 def _hash(indices: np.ndarray, seed: int, epoch: int, draw: int) -> np.ndarray:

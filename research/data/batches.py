@@ -1,4 +1,4 @@
-"""What every loader promises: which samples are in which batch, on which process, and that iterating disturbs nothing."""
+"""What every loader promises: which samples are in which batch, on which process, and no side effects."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Loader(ABC):
         """The first ``count`` batches of the current epoch, without any effect on other iterations."""
         return self.batches(0, min(count, len(self)))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most loaders hold nothing
         """Give back threads and memory; the loader is of no use afterwards."""
 
     @abstractmethod

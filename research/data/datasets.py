@@ -1,4 +1,4 @@
-"""The data sets by name: what they are, how they are augmented by default, and where they lie. Imports nothing heavy."""
+"""The data sets by name: what they are, how they are augmented, where they lie. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""Folders of pictures (and zip files of such folders): which files belong to which class and split, and their pixels."""
+"""Folders of pictures, also zipped: which files belong to which class and split, and their pixels."""
 
 from __future__ import annotations
 
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -41,22 +42,38 @@ class Pictures:
         except (OSError, zipfile.BadZipFile) as error:
             raise UnreadableImage(f"{self.files[i]}: {error}") from None
 
-    def all_decoded(self, progress: str, workers: int = 0) -> tuple[list[np.ndarray | None], list[str]]:
+    def all_decoded(self, progress: str) -> tuple[list[np.ndarray | None], list[str]]:
         """Every picture, None where unreadable, and the reasons of all that are."""
+        found = list(self._each(self.decoded, progress))
+        reasons = [str(picture) for picture in found if isinstance(picture, UnreadableImage)]
+        return [None if isinstance(picture, UnreadableImage) else picture for picture in found], reasons
+
+    def scan(self, progress: str) -> tuple[np.ndarray, dict[int, str]]:
+        """Decode everything and keep nothing: bytes of each picture (N,), 0 where unreadable, and why by index."""
+        found = list(self._each(lambda i: self.decoded(i).nbytes, progress))
+        reasons = {i: str(size) for i, size in enumerate(found) if isinstance(size, UnreadableImage)}
+        return np.array([0 if i in reasons else size for i, size in enumerate(found)], np.int64), reasons
+
+    def subset(self, chosen: np.ndarray) -> Pictures:
+        """The pictures where ``chosen`` (N,) bool is true."""
+        names = tuple(name for name, keep in zip(self.files, chosen, strict=True) if keep)
+        return replace(self, files=names, labels=self.labels[chosen])
+
+    def _each(self, function: Callable[[int], Any], progress: str) -> Iterator[Any]:
+        """``function(i)`` of every picture in order, or the UnreadableImage it raised; threads, with a progress bar."""
         from tqdm import tqdm
 
-        reasons: list[str] = []
-
-        def one(i: int) -> np.ndarray | None:
+        def caught(i: int) -> Any:
             try:
-                return self.decoded(i)
+                return function(i)
             except UnreadableImage as error:
-                reasons.append(str(error))
-                return None
+                return error
 
-        with ThreadPoolExecutor(workers or None) as pool:
-            rows = tqdm(pool.map(one, range(len(self))), progress, len(self), unit="img", disable=None)
-            return list(rows), sorted(reasons)
+        with ThreadPoolExecutor() as pool, tqdm(total=len(self), desc=progress, unit="img", disable=None) as bar:
+            for start in range(0, len(self), 1024):  # a million futures at once would take more memory than images
+                for result in pool.map(caught, range(start, min(start + 1024, len(self)))):
+                    bar.update()
+                    yield result
 
     def decoded_bytes(self) -> int:
         """Memory that all pictures take when decoded, estimated from the headers of 64 of them."""
@@ -174,11 +191,7 @@ def _undivided(files: dict[str, list[str]], skipped: int, read: Callable[[str], 
     if len(everything) < 5:
         raise UsageError(f"only {len(everything)} picture(s) found; at least 5 are needed to hold one in five out")
     held = held_out(everything.labels)
-    splits = {}
-    for split, chosen in (("train", ~held), ("val", held)):
-        names = tuple(np.array(everything.files, object)[chosen])
-        splits[split] = Pictures(names, everything.labels[chosen], everything.classes, read, skipped)
-    return splits
+    return {"train": everything.subset(~held), "val": everything.subset(held)}
 
 
 def _pictures(files: dict[str, list[str]], classes: tuple[str, ...], read, skipped: int) -> Pictures:

@@ -70,7 +70,7 @@ def _filter(start, extent, size: int, taps: int, low, high) -> tuple[torch.Tenso
 
 def _resample(image, draws, size: int, taps: int, boxed: bool) -> torch.Tensor:
     heights, widths = image[2], image[3]
-    top, left, height, width = (draws[name] for name in ("top", "left", "height", "width"))
+    top, left, height, width = (draws[name] for name in ("top", "left", "rows", "columns"))
     zero = torch.zeros_like(heights)
     rows = (top.long(), (top + height).long()) if boxed else (zero, heights)
     columns = (left.long(), (left + width).long()) if boxed else (zero, widths)

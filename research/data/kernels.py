@@ -41,7 +41,7 @@ def render(image, draw, finish, out):
     scale, bias, cutout, jitter, boxed = finish
     size = out.shape[0]
     top, left = int(math.floor(draw.top)), int(math.floor(draw.left))
-    exact = draw.height == size and draw.width == size and draw.top == top and draw.left == left
+    exact = draw.rows == size and draw.columns == size and draw.top == top and draw.left == left
     if exact and not jitter:
         _copy(image, top, left, draw.flip, scale, bias, out)
     else:
@@ -110,7 +110,7 @@ def _resample(image, draw, boxed, out):
     """Shrink or enlarge the box of ``draw`` to the output, columns first, without normalising."""
     size, channels = out.shape[0], out.shape[2]
     H, W = image.shape[0], image.shape[1]
-    top, left, height, width = float(draw.top), float(draw.left), float(draw.height), float(draw.width)
+    top, left, height, width = float(draw.top), float(draw.left), float(draw.rows), float(draw.columns)
     rows = (int(top), int(top + height)) if boxed else (0, H)
     columns = (int(left), int(left + width)) if boxed else (0, W)
     first_row, row_weights = _filter(top, height, size, rows[0], rows[1])

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from research.data import arrays, beton, folders, synthetic
-from research.data.augment import Augment, held_out
+from research.data.augment import Augment
 from research.data.batches import DataInfo, Loader, Share
 from research.data.datasets import Dataset, arguments, data_root, describe
 from research.data.memory import Images, MemoryLoader, VectorLoader
@@ -106,9 +106,9 @@ def _choose(config) -> str:
     if written:
         return "ffcv"
     raise UsageError(
-        f"{dataset.name}: about {needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:.1f} GB that loader=auto "
-        f"may take; run `research data write {dataset.name} --root {data_root(config.data_root)}` once, or set "
-        f"loader=memory"
+        f"{dataset.name}: about {needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:.1f} GB that "
+        f"loader=auto may take; run `research data write {dataset.name} --root {data_root(config.data_root)}` once, "
+        f"or set loader=memory"
     )
 
 
@@ -125,21 +125,15 @@ def _source(config) -> Source:
         return Source(dataset.classes, counts, 0, points)
     if dataset.kind == "folder":
         return _folder_source(dataset.name, config.data_root)
-    if not dataset.embedded and config.download:
-        arrays.fetch_if_missing(dataset.name, config.data_root)
-    splits = {split: _array_split(dataset.name, str(config.data_root), split) for split in ("train", "val")}
+    splits = {split: _images(dataset.name, str(config.data_root), split, config.download) for split in ("train", "val")}
     counts = {split: len(images.labels) for split, images in splits.items()}
     total = sum(images.pixels.nbytes for images in splits.values())
     return Source(dataset.classes, counts, total, splits.__getitem__)
 
 
 @lru_cache(maxsize=4)  # check, the training and the validation loader of a process share one copy
-def _array_split(name: str, root: str, split: str) -> Images:
-    if name == "digits":
-        images, labels = synthetic.digits()
-        chosen = held_out(labels) == (split == "val")
-        return Images.of_one_size(images[chosen], labels[chosen])
-    return Images.of_one_size(*arrays.read(name, root, split))
+def _images(name: str, root: str, split: str, download: bool) -> Images:
+    return Images.of_one_size(*arrays.read_split(name, root, split, download))
 
 
 def _folder_source(name: str, root: str) -> Source:

@@ -100,24 +100,25 @@ class MemoryLoader(Loader):
         images, (channels, size, _) = self.images, self.info.shape
         for at in range(0, len(rows), self.batch):
             batch, drawn = rows[at : at + self.batch], draws[at : at + self.batch]
-            out = torch.empty(len(batch), size, size, channels)
+            inputs = torch.empty(len(batch), size, size, channels)
+            out = inputs.numpy()
             parts = np.array_split(np.arange(len(batch)), self.threads)
 
-            def render(part: np.ndarray, batch=batch, drawn=drawn, out=out.numpy()) -> None:
+            def render(part: np.ndarray, batch=batch, drawn=drawn, out=out) -> None:
                 if len(part):
                     s = slice(part[0], part[-1] + 1)
                     stored = (images.pixels, images.offsets, images.heights, images.widths)
                     self.kernel(*stored, batch[s], drawn[s], self.finish, out[s])
 
             list((self.pool.map if self.pool else map)(render, parts))
-            yield out.permute(0, 3, 1, 2), self.targets[torch.from_numpy(batch)]
+            yield inputs.permute(0, 3, 1, 2), self.targets[torch.from_numpy(batch)]
 
     def _gathered(self, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
         size = self.info.shape[-1]
         resized = (
-            (draws["height"] != size) | (draws["width"] != size) | (draws["top"] % 1 != 0) | (draws["left"] % 1 != 0)
+            (draws["rows"] != size) | (draws["columns"] != size) | (draws["top"] % 1 != 0) | (draws["left"] % 1 != 0)
         )
-        taps = gather.taps_of(draws["height"].max(), draws["width"].max(), size) if resized.any() else 0
+        taps = gather.taps_of(draws["rows"].max(), draws["columns"].max(), size) if resized.any() else 0
         # the whole epoch's decisions move once, so that no step waits for the host
         on_device = {name: torch.from_numpy(draws[name].copy()).to(self.device) for name in draws.dtype.names}
         all_rows = torch.from_numpy(rows).to(self.device)
