@@ -74,6 +74,7 @@ class Runs(pd.DataFrame):
         keys = dict.fromkeys(key for changes in told for key in changes)
         differing = [key for key in keys if len({repr(changes.get(key)) for changes in told}) > 1]
         plain = Config().to_dict()
+        differing.sort(key=lambda key: key not in plain)  # hooks last
         names = []
         for changes, dataset, model, hooks in zip(told, self["dataset"], self["model"], self["hooks"], strict=True):
             known = {key: changes.get(key, plain.get(key)) for key in differing if key in changes or key in plain}

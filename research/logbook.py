@@ -66,12 +66,10 @@ def append(
 
 def _append(path: Path, heading: str, body: str) -> None:
     """Put ``body`` at the end of the log, under ``heading`` unless the last entry already carries it."""
-    exists = path.exists()
-    old = path.read_bytes() if exists else HEADER.encode()
+    old = path.read_bytes() if path.exists() else HEADER.encode()
     entry = body if _last_heading(old) == heading else f"{heading}\n\n{body}".rstrip("\n")
     if entry:
         gap = b"" if not old or old.endswith(b"\n\n") else b"\n" if old.endswith(b"\n") else b"\n\n"
-        mode = path.stat().st_mode & 0o777 if exists else 0o644
         write_atomic(path, old + gap + entry.encode() + b"\n")
 
 

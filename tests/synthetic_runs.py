@@ -52,7 +52,7 @@ def write_gram(directory: Path, epoch: int) -> None:
         nmi[:, distance == 0] = 1.0
         nmi_k = GRAM["k"] * nmi / ((GRAM["k"] - 1) * nmi + 1)
         corr = np.nanmean(nmi_k, axis=0)
-        samples = 50000 // 4**depth
+        samples = max(200, 50000 // 4**depth)
         arrays |= {f"nmi_{depth}": nmi, f"corr_{depth}": corr, f"multiplier_{depth}": corr / corr.mean()}
         arrays |= {
             f"n_{depth}": samples,
