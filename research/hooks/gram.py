@@ -1,0 +1,188 @@
+"""GraM: multiply the gradient of every spatial convolution, tap by tap, by how correlated its input is at that tap.
+
+Published as Spatial Gradient Scaling (arXiv 2303.02733). For a kernel of kh x kw taps a matrix M of that size, mean 1,
+measured from the layer's input (see ``research.measures.nmi``): ``grad[o, i] *= M`` between clipping and the optimizer,
+so that weight decay is not scaled and momentum accumulates scaled gradients.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from research.arguments import Range
+from research.files import write_atomic
+from research.hooks.base import Hook
+from research.measures import nmi as measure
+from research.processes import all_reduce, broadcast_buffers
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+
+@dataclass
+class Layer:
+    """What was measured of one convolution."""
+
+    nmi: Tensor  # (C, kh, kw) float64 on the CPU, k = 1
+    corr: Tensor  # (kh, kw) float32
+    multiplier: Tensor  # (kh, kw) float32; nan when no channel is defined at some tap
+    pairs: int  # of the tap with most
+    bins: int  # of the histogram, an axis
+    images: int  # over all processes
+    seconds: float
+
+
+class Gram(Hook):
+    """Scale the gradients of spatial convolutions by the correlation of their inputs, tap by tap.
+
+    Measured before epoch ``warmup`` and every later epoch that is a multiple of ``epochs``, on the epoch's own first
+    batches, the network in evaluation mode in float32. Convolutions of one tap a side, transposed and frozen ones are
+    left alone; so is a layer where nothing could be measured, with a note. A convolution called twice in one forward
+    pass counts with its last call. Maps are measured inside the forward pass, one layer at a time.
+    """
+
+    neutral = {"warmup": 1_000_000}
+
+    def __init__(
+        self,
+        k: Annotated[float, Range(above=0), "lifts weak correlations; k -> inf is plain training"] = 8.0,
+        epochs: Annotated[int, Range(least=1), "measure again every n epochs"] = 1,
+        batches: Annotated[int, Range(least=1), "training batches measured"] = 2,
+        warmup: Annotated[int, Range(least=0), "epochs of plain training first"] = 1,
+        variant: Annotated[measure.Variant, "which pixels pair up; sparse leaves zeros out"] = "center",
+    ):
+        self.k, self.epochs, self.batches, self.warmup, self.variant = k, epochs, batches, warmup, variant
+        self.multipliers: dict[str, Tensor] = {}  # by module name; a layer without one trains plainly
+        self._weights: list[Tensor] | None = None  # in the order of multipliers
+
+    def due(self, epoch: int) -> bool:
+        """Whether the multipliers are measured before ``epoch``."""
+        return epoch == self.warmup or (epoch > self.warmup and epoch % self.epochs == 0)
+
+    def epoch_start(self, run: Run) -> None:
+        if epoch_is_plain := run.epoch < self.warmup:
+            run.note(f"gram: warming up, {self.warmup - run.epoch} more epochs of plain training")
+        if epoch_is_plain or not self.due(run.epoch):
+            return
+        layers = self.measure(run)
+        self.multipliers = {name: l.multiplier for name, l in layers.items() if l.multiplier.isfinite().all()}
+        self._weights = None
+        for name in layers.keys() - self.multipliers.keys():
+            run.note(f"gram: no input channel of {name} varies; its gradient is not scaled in this epoch")
+        self.record(run, layers)
+
+    def grads(self, run: Run) -> None:
+        if self._weights is None:
+            self._weights = [run.model.get_submodule(name).weight for name in self.multipliers]
+        scaled = [
+            (w.grad, m) for w, m in zip(self._weights, self.multipliers.values(), strict=True) if w.grad is not None
+        ]
+        if scaled:
+            torch._foreach_mul_(*map(list, zip(*scaled, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.multipliers)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.multipliers, self._weights = dict(state), None
+
+    @torch.no_grad()
+    def measure(self, run: Run) -> dict[str, Layer]:
+        """Every spatial convolution's correlation in the first batches of the current epoch, by module name."""
+        run.train_loader.set_epoch(run.epoch)
+        inputs = torch.cat([inputs for inputs, _ in run.train_loader.head(self.batches)])
+        found: dict[str, Layer] = {}
+
+        def before(name: str, conv: nn.Conv2d):
+            def measured(_, args: tuple) -> None:
+                found[name] = self.measure_layer(conv, args[0])
+
+            return conv.register_forward_pre_hook(measured)
+
+        broadcast_buffers(run.model)
+        was_training = run.model.training
+        run.model.eval()
+        handles = [before(name, conv) for name, conv in spatial_convolutions(run.model).items()]
+        try:
+            with torch.autocast(run.device.type, enabled=False):
+                run.model(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+            run.model.train(was_training)
+        return found
+
+    def measure_layer(self, conv: nn.Conv2d, x: Tensor) -> Layer:
+        """One layer's maps ``x`` (B, C, H, W) on each process, as if all were in one."""
+        started = time.perf_counter()
+        x = x.float()
+        geometry = measure.geometry_of(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation, self.variant)
+        found = measure.ranges(x, geometry)
+        all_reduce(found.low, dist.ReduceOp.MIN)
+        all_reduce(found.high, dist.ReduceOp.MAX)
+        all_reduce(found.pairs)
+        counts = all_reduce(measure.joint_counts(x, geometry, found))
+        nmi = measure.nmi_of_counts(counts, geometry, found)
+        corr = measure.channel_mean(nmi, self.k)
+        multiplier = measure.gradient_multiplier(corr)
+        if dist.is_initialized():
+            dist.broadcast(multiplier, src=0)  # machines may differ in the last bit of a logarithm
+        images = len(x) * (dist.get_world_size() if dist.is_initialized() else 1)
+        extent = int(found.pairs.max()), int(found.bins.max())
+        return Layer(nmi.cpu(), corr.cpu(), multiplier, *extent, images, time.perf_counter() - started)
+
+    def record(self, run: Run, layers: dict[str, Layer]) -> None:
+        """A row for each layer, and everything measured in ``gram/epoch_EEE.npz``, so that any k can be drawn later."""
+        arrays: dict[str, Any] = {"names": np.array(list(layers)), "epoch": run.epoch, "k": self.k}
+        arrays["variant"] = self.variant
+        for i, (name, layer) in enumerate(layers.items()):
+            undefined = int(layer.nmi.isnan().any(dim=(1, 2)).sum())
+            arrays |= {
+                f"nmi_{i}": layer.nmi.numpy(),
+                f"corr_{i}": layer.corr.numpy(),
+                f"multiplier_{i}": layer.multiplier.cpu().numpy(),
+                f"n_{i}": layer.pairs,
+                f"bins_{i}": layer.bins,
+                f"nan_channels_{i}": undefined,
+            }
+            shape = describe(layer.multiplier.cpu())
+            run.log("gram", layer=name, **shape, nan_channels=undefined, images=layer.images, seconds=layer.seconds)
+        seconds = sum(layer.seconds for layer in layers.values())
+        run.note(f"gram: measured {len(layers)} layers in {seconds:.1f} s")
+        if run.rank == 0 and layers:
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)
+            (run.dir / "gram").mkdir(exist_ok=True)
+            write_atomic(run.dir / "gram" / f"epoch_{run.epoch:03d}.npz", content.getbuffer())
+
+
+def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Trained Conv2d modules with more than one tap on both sides, by module name, in order of registration."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and min(module.kernel_size) > 1 and module.weight.requires_grad
+    }
+
+
+def describe(multiplier: Tensor) -> dict[str, float]:
+    """Weight of the centre, mean weight off it, and of horizontal over vertical neighbours, of one M (kh, kw)."""
+    kh, kw = multiplier.shape
+    i, j = (kh - 1) // 2, (kw - 1) // 2
+    centre = multiplier[i, j]
+    horizontal = (multiplier[i].sum() - centre) / (kw - 1)
+    vertical = (multiplier[:, j].sum() - centre) / (kh - 1)
+    off_centre = (multiplier.sum() - centre) / (kh * kw - 1)
+    return {
+        "centre": centre.item(),
+        "off_centre": off_centre.item(),
+        "anisotropy": (horizontal / vertical).item(),
+    }

@@ -1,0 +1,155 @@
+"""Ranges and joint histograms of pairs of pixels in plain torch: on any device, and where numba is missing.
+
+Shapes as in ``nmi.py``. On the CPU pairs are counted by bincount; on a GPU, where atomic increments of few cells wait
+for each other, by a matrix product of one-hot codes: J = onehot(X)^T onehot(Y), exact because every partial sum is an
+integer below 2^24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from research.measures.nmi import Geometry
+
+CHUNK = {"cpu": 1 << 18, "cuda": 1 << 22}  # values handled at once: what stays in cache, what fills a GPU
+SEGMENT = 4096  # pairs of one matrix product
+
+
+def ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """(low (2, C, T), high (2, C, T), pairs (C, T)); nan where a channel has nan."""
+    low = _extrema(x.amin(dim=0), geometry, torch.amin)
+    high = _extrema(x.amax(dim=0), geometry, torch.amax)
+    pairs = [len(x) * pairing.size[0] * pairing.size[1] for pairing in geometry.pairings]
+    return low, high, torch.tensor(pairs, device=x.device).expand(x.shape[1], -1).clone()
+
+
+def _extrema(plane: Tensor, geometry: Geometry, extreme) -> Tensor:
+    """``extreme`` of both rectangles of every pairing: (2, C, T); ``plane`` (C, H, W) is that over the images."""
+    top, bottom, left, right = geometry.padding
+    plane = F.pad(plane, (left, right, top, bottom))
+    over_columns = {}  # many rectangles share their columns
+    found = []
+    for pairing in geometry.pairings:
+        height, width = pairing.size
+        for y, x in (pairing.x, pairing.y):
+            if not height or not width:
+                found.append(plane.new_zeros(len(plane)))
+                continue
+            if (x, width) not in over_columns:
+                over_columns[x, width] = extreme(plane[:, :, x : x + width], dim=2)
+            found.append(extreme(over_columns[x, width][:, y : y + height], dim=1))
+    return torch.stack(found).unflatten(0, (-1, 2)).permute(1, 2, 0).contiguous()
+
+
+def sparse_ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`ranges`, over the pairs without a zero only; without any: low = inf, high = -inf."""
+    lows, highs, pairs = [], [], []
+    for chunk in _chunks(x):
+        maps = x[:, chunk]
+        for pairing in geometry.pairings:
+            sides = [_rectangle(maps, corner, pairing.size) for corner in (pairing.x, pairing.y)]
+            kept = (sides[0] != 0) & (sides[1] != 0)
+            pairs.append(kept.sum(dim=(0, 2, 3)))
+            lows.append(torch.stack([_extreme(side, kept, torch.inf, torch.amin) for side in sides]))
+            highs.append(torch.stack([_extreme(side, kept, -torch.inf, torch.amax) for side in sides]))
+    taps = len(geometry.pairings)
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        chunks = [torch.stack(parts[at : at + taps], dim=-1) for at in range(0, len(parts), taps)]
+        return torch.cat(chunks, dim=-2)
+
+    return joined(lows), joined(highs), joined(pairs)
+
+
+def _extreme(side: Tensor, kept: Tensor, empty: float, extreme) -> Tensor:
+    if not kept.numel():
+        return side.new_full((side.shape[1],), empty)
+    return extreme(torch.where(kept, side, empty), dim=(0, 2, 3))
+
+
+def counts(x: Tensor, geometry: Geometry, low: Tensor, high: Tensor, bins: Tensor, finite: Tensor) -> Tensor:
+    """Joint histograms, int64 (C, T, b, b) with b the largest of ``bins``."""
+    largest = int(bins.max())
+    top, bottom, left, right = geometry.padding
+    scale = _scales(low, high, bins)
+    low = low.double()
+    # most windows share the range of the first centre window; the channels whose range differs are binned again
+    differs = ((low != low[:1, :, :1]) | (scale != scale[:1, :, :1])).cpu()
+    out = torch.zeros(*bins.shape, largest, largest, dtype=torch.int64, device=x.device)
+    for chunk in _chunks(x):
+        maps = F.pad(x[:, chunk], (left, right, top, bottom))
+        shared = _bin(maps, low[0, chunk, 0], scale[0, chunk, 0], bins[chunk, 0])
+
+        def binned(side: int, t: int, corner: tuple[int, int], size: tuple[int, int], chunk=chunk, maps=maps, q=shared):
+            found = _rectangle(q, corner, size)
+            again = differs[side, chunk, t].nonzero()[:, 0].to(x.device)
+            if len(again):
+                values = _rectangle(maps[:, again], corner, size)
+                found = found.clone()
+                found[:, again] = _bin(
+                    values, *(a[chunk][again] for a in (low[side, :, t], scale[side, :, t], bins[:, t]))
+                )
+            return found
+
+        for t, pairing in enumerate(geometry.pairings):
+            if not pairing.size[0] or not pairing.size[1]:
+                continue
+            q_x, q_y = (binned(s, t, corner, pairing.size) for s, corner in enumerate((pairing.x, pairing.y)))
+            if geometry.variant == "sparse":
+                sides = [_rectangle(maps, corner, pairing.size) for corner in (pairing.x, pairing.y)]
+                q_x = torch.where((sides[0] != 0) & (sides[1] != 0), q_x, largest)
+            out[chunk, t] = count_pairs(*(q.transpose(0, 1).flatten(1) for q in (q_x, q_y)), largest)
+    out[~finite] = 0
+    return out
+
+
+def count_pairs(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
+    """Joint histograms of two (C, n) arrays of bins, int64 (C, bins, bins); pairs with q_x = bins are left out."""
+    return (count_by_bincount if q_x.device.type == "cpu" else count_by_product)(q_x, q_y, bins)
+
+
+def count_by_bincount(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
+    cells = (bins + 1) * bins
+    channel = torch.arange(len(q_x), dtype=torch.int32, device=q_x.device)[:, None]
+    code = (channel * (bins + 1) + q_x).mul_(bins).add_(q_y)
+    found = torch.bincount(code.flatten(), minlength=len(q_x) * cells)
+    return found.view(len(q_x), bins + 1, bins)[:, :bins]
+
+
+def count_by_product(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
+    codes = torch.arange(bins, dtype=q_x.dtype, device=q_x.device)
+    rest = -q_x.shape[1] % SEGMENT
+    left, right = (
+        (F.pad(q, (0, rest), value=bins).view(-1, SEGMENT, 1) == codes).to(torch.float32) for q in (q_x, q_y)
+    )
+    found = torch.bmm(left.transpose(1, 2), right)
+    return found.view(len(q_x), -1, bins, bins).sum(dim=1, dtype=torch.float64).long()
+
+
+def _scales(low: Tensor, high: Tensor, bins: Tensor) -> Tensor:
+    """Bins per unit, float64 (2, C, T): bins / (high + 1e-12 - low), and 0 where that width is none."""
+    width = high.double() + 1e-12 - low.double()
+    return torch.where((width > 0) & width.isfinite(), bins / width, 0.0)
+
+
+def _bin(values: Tensor, low: Tensor, scale: Tensor, bins: Tensor) -> Tensor:
+    """Bins of ``values`` (B, C, h, w) with ``low``, ``scale`` and ``bins`` of each channel: int32 like ``values``."""
+    low, scale, last = (a[:, None, None] for a in (low, scale, bins - 1))
+    at = (values.double() - low).mul_(scale).nan_to_num_(0.0)
+    return torch.minimum(at.clamp_(min=0), last.double()).to(torch.int32)
+
+
+def _rectangle(maps: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    return maps[:, :, corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+
+
+def _chunks(x: Tensor) -> Iterator[slice]:
+    """Slices of channels."""
+    step = max(1, CHUNK.get(x.device.type, CHUNK["cuda"]) // (x.numel() // x.shape[1]))
+    return (slice(at, min(at + step, x.shape[1])) for at in range(0, x.shape[1], step))
