@@ -143,10 +143,12 @@ def _table(runs: Runs | Sequence[str]) -> str:
         return ""
     if not hasattr(runs, "columns"):
         return "Runs: " + ", ".join(f"`{name}`" for name in runs)
+    from research.frames import word
+
     lines = ["| run | changed parameters | status | best top-1 (%) |", "| --- | --- | --- | ---: |"]
     for run, changes in zip(runs.itertuples(), runs.changes(), strict=True):
         best = f"{run.best_top1:.2f}" if run.best_top1 == run.best_top1 else ""
-        told = ", ".join(f"{key}={value}" if value != "" else key for key, value in changes.items())
+        told = ", ".join(word(key, value) for key, value in changes.items())
         told = told.replace("|", r"\|").replace("\n", " ")
         lines.append(f"| `{run.name}` | {told or 'none'} | {run.status} | {best} |")
     return "\n".join(lines)

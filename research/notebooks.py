@@ -6,6 +6,7 @@ Papermill only warns of unknown parameters, turns tuples into text and cannot be
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import re
 import sys
@@ -163,7 +164,10 @@ def _plain(name: str, value: Any) -> Any:
 def _default_output(name: str, given: Mapping[str, Any], config: Config | None) -> Path:
     if config is not None:
         return Path(config.runs) / config.run_name / "notebook.ipynb"
-    return Path(given.get("runs", "runs")) / "analysis" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.ipynb"
+    runs = Path(given.get("runs", "runs"))
+    one_or_some = (runs / "config.json").exists() or set("*?[") & set(runs.name)  # a run, or a pattern of runs
+    folder = runs.parent if one_or_some else runs
+    return folder / "analysis" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.ipynb"
 
 
 def _keep(temporary: Path, stem: Path) -> Path:
@@ -178,6 +182,8 @@ def _execute(source: Path, output: Path, parameters: Mapping[str, Any], progress
 
     from research.kernel import Kernel
 
+    # it reads a parameters cell by regular expressions and warns of names it missed; ours were checked
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     with Kernel() as kernel:
         try:
             papermill.execute_notebook(

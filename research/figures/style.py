@@ -20,6 +20,7 @@ TALLEST = 9.0
 # Okabe and Ito's palette, yellow (too light on white) left out
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE = {
+    "figure.dpi": 130,  # on screen
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,

@@ -1,0 +1,77 @@
+"""The notebooks of the repository, executed through papermill."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from synthetic_runs import write_run
+
+from research.errors import UsageError
+from research.notebooks import execute, find, read_parameters
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def outputs(path, mime):
+    return [
+        o.data[mime] for c in nbformat.read(path, 4).cells for o in c.get("outputs", ()) if mime in o.get("data", ())
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebook_is_clean_and_takes_parameters(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert read_parameters(path)
+
+
+def test_training_notebook_trains_and_is_kept_with_its_run(here):
+    done = execute("train", {"epochs": 1, "model": "mnist_mlp", "device": "cpu", "lr": 0.05, "log_interval": 5})
+    run = done.parent
+    assert (
+        run.parent == here / "runs" and (run / "best.safetensors").is_file() and (run / "figures/curves.pdf").is_file()
+    )
+    assert len(outputs(done, "image/png")) == 1
+    assert f"{run}\n" in nbformat.read(done, 4).cells[-1].outputs[0].text
+
+
+def test_training_notebook_refuses_before_it_makes_anything(here):
+    with pytest.raises(UsageError, match="unknown hook 'gramm'|unknown parameter 'gramm"):
+        execute("train", {"gramm.k": 8})
+    assert list(here.iterdir()) == []
+
+
+def test_analyses_of_one_day_make_one_entry(here):
+    for seed in range(2):
+        write_run(here / "runs", f"plain{seed}", seed=seed)
+    write_run(here / "runs", "gram", gram=True)
+    curves = execute("analysis/curves", {"log": "log.md", "title": "Demo"}, progress=False)
+    correlation = execute(
+        "analysis/correlation", {"runs": "runs/gram", "log": "log.md", "title": "Demo"}, progress=False
+    )
+    assert curves.parent == correlation.parent == here / "runs" / "analysis"
+    assert len(outputs(curves, "image/png")) == 1 and len(outputs(correlation, "image/png")) == 4
+    log = (here / "log.md").read_text()
+    assert len(re.findall("^## ", log, re.M)) == 1
+    links = re.findall(r"!\[.*\]\((.*)\)", log)
+    assert len(links) == 5 and all((here / link).is_file() for link in links)
+
+
+def test_analysis_without_anything_to_analyse_says_so(here):
+    write_run(here / "runs", "plain")
+    with pytest.raises(UsageError, match="no run in runs has GraM measurements"):
+        execute(find("analysis/correlation"), progress=False)
+    assert not (here / "runs" / "analysis").exists()
