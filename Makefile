@@ -17,15 +17,18 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # One GPU trains on one process; several, or none, on two
 PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
 DEMO := dataset=digits model=resnet8 epochs=10 batch_size=64 processes=$(PROCESSES)
+LOG := log=runs/demo-log.md folder=runs/demo-log title='Plain training and GraM on the digits'
 
 demo: $(INSTALLED)
 	research run train name=demo-plain $(DEMO)
 	research run train name=demo-gram gram=true $(DEMO)
-	research run analysis/curves runs='runs/demo-*' log=runs/demo-log.md title='Plain training and GraM on the digits'
-	research run analysis/correlation runs='runs/demo-gram' log=runs/demo-log.md title='Plain training and GraM on the digits'
-	@printf '\n%s\n' 'The log:        runs/demo-log.md, its figures in runs/log/' \
-	  'The runs:       runs/demo-plain/ and runs/demo-gram/: config, metrics, weights, the executed notebook' \
-	  'The analyses:   runs/analysis/' 'Next:           make lab, or source .venv/bin/activate && research --help'
+	research run analysis/curves runs='runs/demo-*' $(LOG)
+	research run analysis/correlation runs=runs/demo-gram $(LOG)
+	@printf '\n%s\n%s\n%s\n%s\n' \
+	'log       runs/demo-log.md, with its figures in runs/demo-log/' \
+	'runs      runs/demo-plain/ and runs/demo-gram/: metrics, weights, executed notebook' \
+	'analyses  runs/analysis/' \
+	'next      make lab, or: source .venv/bin/activate && research --help'
 
 test: $(INSTALLED)
 	python -m pytest
@@ -38,7 +41,8 @@ lint: $(INSTALLED)
 	ruff format --check .
 
 lab: $(INSTALLED)
-	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR) \
+	--ServerApp.default_url=/lab/tree/notebooks/train.ipynb
 
 install: $(INSTALLED)
 

@@ -12,7 +12,7 @@ from research.errors import UsageError, nearest
 
 ASSIGNMENTS = {"metavar": "key=value", "nargs": "*", "help": "see `research parameters`, `research hooks`"}
 ROOT = {"default": "", "metavar": "FOLDER", "help": "where the data lies (default: $RESEARCH_DATA, else ./data)"}
-MODES = ("raw", "jpg", "smart", "proportion")
+MODES = ("raw", "jpg", "smart")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,12 +77,11 @@ def parser() -> argparse.ArgumentParser:
 def add_data_commands(commands: Any, add: Any) -> None:
     write = add("write", write_data, "write a data set as FFCV files (.beton)", commands)
     write.add_argument("dataset")
-    write.add_argument("assignments", **{**ASSIGNMENTS, "help": "arguments of the data set"})
     write.add_argument("--root", **ROOT)
-    write.add_argument("--out", metavar="FOLDER", help="where the files go (default: beside the data)")
+    write.add_argument("--out", metavar="FOLDER", help="where the files go (default: the root)")
     write.add_argument("--split", action="append", choices=("train", "val"), help="only this split")
     write.add_argument("--mode", default="raw", choices=MODES, help="how pixels are kept")
-    write.add_argument("--max-resolution", type=int, metavar="PIXELS", help="shrink the shorter side to this")
+    write.add_argument("--max-resolution", type=int, metavar="PIXELS", help="bound of the longer side")
     write.add_argument("--quality", type=int, default=90, help="of JPEG (default 90)")
     write.add_argument("--skip-bad", action="store_true", help="leave unreadable images out instead of stopping")
     write.add_argument("--download", action="store_true", help="fetch the data set first")
@@ -131,7 +130,6 @@ def write_log(options: argparse.Namespace) -> None:
 
 
 def write_data(options: argparse.Namespace) -> None:
-    from research.config import parse_assignments
     from research.data.beton import write
 
     written = write(
@@ -144,7 +142,6 @@ def write_data(options: argparse.Namespace) -> None:
         quality=options.quality,
         skip_bad=options.skip_bad,
         download=options.download,
-        data_args=parse_assignments(options.assignments),
     )
     print(*written, sep="\n")
 
@@ -166,7 +163,8 @@ def list_data(options: argparse.Namespace) -> None:
     betons = list_betons(options.root) if root.exists() else []
     print(f"\nFFCV files in {root}:" if betons else f"\nno FFCV files in {root} (`research data write` makes them)")
     if betons:
-        print_table(tuple(betons[0]), [tuple(b.values()) for b in betons])
+        columns = list(dict.fromkeys(column for beton in betons for column in beton))
+        print_table(columns, [[beton.get(column, "") for column in columns] for beton in betons])
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -115,20 +115,36 @@ def ffcv_works() -> Iterator[Finding]:
     """Write a small FFCV file and read it again, in a process that is given up after ``FFCV_SECONDS``."""
     remedy = f"{REINSTALL}; until then loader=memory works for data sets that fit into memory"
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "digits_val.beton"
-        steps = (["write", "digits", "--split", "val", "--out", folder], ["verify", str(written)])
-        for words in steps:
-            command = [sys.executable, "-m", "research", "data", *words]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=FFCV_SECONDS)
-            except subprocess.TimeoutExpired:
-                yield Finding("warning", f"FFCV: `data {words[0]}` did not end within {FFCV_SECONDS} s", remedy)
-                return
-            if done.returncode:
-                said = (done.stderr.strip() or "no output").splitlines()[-1]
-                yield Finding("warning", f"FFCV: `data {words[0]}` failed: {said}", remedy)
-                return
-    yield Finding("ok", "FFCV writes and reads")
+        command = [sys.executable, "-m", "research.doctor", folder]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=FFCV_SECONDS)
+        except subprocess.TimeoutExpired:
+            yield Finding("warning", f"FFCV: writing and reading did not end within {FFCV_SECONDS} s", remedy)
+            return
+    if done.returncode:
+        said = (done.stderr.strip() or f"ended with code {done.returncode}").splitlines()[-1]
+        yield Finding("warning", f"FFCV: {said}", remedy)
+    else:
+        yield Finding("ok", "FFCV writes and reads; its pixels are those of the memory loader")
+
+
+def write_and_read(folder: str) -> None:
+    """The evaluation digits through a new FFCV file in ``folder`` and from memory: the same batches."""
+    import torch
+
+    from research.config import Config
+    from research.data import beton
+    from research.data.loaders import make_loader
+
+    beton.write("digits", out=folder)
+    kept = []
+    for kind in ("ffcv", "memory"):
+        given = {"dataset": "digits", "data_root": folder, "loader": kind, "batch_size": 64}
+        loader = make_loader(Config.load(given), "val")
+        kept.append(torch.cat([inputs for inputs, _ in loader]))
+        loader.close()
+    if not torch.equal(*kept):
+        raise RuntimeError("FFCV's pixels differ from those of the memory loader")
 
 
 def data_found() -> Iterator[Finding]:
@@ -162,3 +178,7 @@ def places() -> Iterator[Finding]:
     yield Finding(level, f"{free:.1f} GB of disk free", "delete old runs, or give runs=FOLDER" if level != "ok" else "")
     if log.exists() and not (os.access(log, os.W_OK) and log.stat().st_mode & 0o222):
         yield Finding("warning", f"{log} is read-only", f"chmod u+w {log}")
+
+
+if __name__ == "__main__":
+    write_and_read(sys.argv[1])

@@ -70,6 +70,13 @@ def test_a_hanging_ffcv_is_given_up(monkeypatch):
     assert finding.level == "warning" and "did not end" in finding.text and "loader=memory" in finding.remedy
 
 
+def test_this_installation_is_usable_apart_from_ffcv(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "ffcv_works", lambda: [])
+    assert examine() == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_this_installation_is_usable(tmp_path):
     done = subprocess.run([sys.executable, "-m", "research", "doctor"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
