@@ -12,11 +12,11 @@ from numba import njit
 
 
 def compiled(function):
-    """njit that releases the GIL, kept on disk when some cache folder can be written."""
+    """njit that releases the GIL and keeps IEEE arithmetic even when FFCV calls it; cached on disk where possible."""
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(nogil=True, fastmath=False, cache=True)(function)
     except RuntimeError:  # no place for the cache, such as a read-only installation
-        return njit(nogil=True)(function)
+        return njit(nogil=True, fastmath=False)(function)
 
 
 @compiled

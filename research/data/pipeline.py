@@ -59,17 +59,21 @@ class Render(SimpleRGBImageDecoder):
         decompress, jpg = Compiler.compile(imdecode), IMAGE_MODES["jpg"]
         scale, bias, cutout, jitter, boxed = self.finish
 
+        def one(stored, entry, out):
+            height, width = np.int64(entry["height"]), np.int64(entry["width"])
+            if entry["mode"] == jpg:
+                image = np.empty((height, width, 3), np.uint8)
+                decompress(stored, image, height, width, height, width, 0, 0, 1, 1, False, False)
+            else:
+                image = stored.reshape((height, width, 3))
+            render(image[:, :, :channels], entry, (scale, bias, cutout, jitter, boxed), out)
+
+        one = Compiler.compile(one)  # apart, because numba's parallel analysis fails on tuples of constant arrays
+
         def decode(batch_indices, destination, metadata, storage_state):
             for i in each(len(batch_indices)):
                 entry = metadata[batch_indices[i]]
-                stored = read(entry["data_ptr"], storage_state)
-                height, width = np.int64(entry["height"]), np.int64(entry["width"])
-                if entry["mode"] == jpg:
-                    image = np.empty((height, width, 3), np.uint8)
-                    decompress(stored, image, height, width, height, width, 0, 0, 1, 1, False, False)
-                else:
-                    image = stored.reshape((height, width, 3))
-                render(image[:, :, :channels], entry, (scale, bias, cutout, jitter, boxed), destination[i])
+                one(read(entry["data_ptr"], storage_state), entry, destination[i])
             return destination[: len(batch_indices)]
 
         decode.is_parallel = True
