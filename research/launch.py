@@ -1,8 +1,8 @@
 """Start a run on 1..N processes, from a notebook cell or a shell, and follow it live.
 
-``launch`` never forks the calling process: it starts ``python -m research.launch RUN_DIR`` (torchelastic's agent),
-which starts ``python -m research.train RUN_DIR`` once per process, and then only reads what the run writes. The agent
-ends when the caller dies, and the workers end when the agent dies.
+``launch`` never forks the calling process: it starts ``python -m research.train RUN_DIR`` (for several processes
+through torchelastic's agent, ``python -m research.launch RUN_DIR``) and then only reads what the run writes. Whatever
+it started ends when the calling process dies.
 """
 
 from __future__ import annotations
@@ -48,17 +48,13 @@ def launch(config: Config) -> Run:
         return run
     if config.nodes == 1 and run.busy:
         raise UsageError(f"run {run.name} is being trained by another process")
-    run.set_status("running")
-    agent = start(run)
-    try:
-        with Progress(run, images=info.train) as progress:
-            for row in follow(run.metrics_path, agent):
-                progress.show(row)
-                if not row and run.status["status"] == "failed":
-                    break  # a restart cures a lost worker, not an error
-    finally:
-        end(agent, grace=GRACE_SECONDS)
-    raise_failure(run, agent.returncode)
+    with Progress(run, images=info.train) as progress:
+        for _ in range(1 + config.restarts):
+            run.set_status("running")
+            code = train(run, progress)
+            if run.status["status"] != "running":  # else a worker was lost: continue from the last checkpoint
+                break
+    raise_failure(run, code)
     return run
 
 
@@ -66,11 +62,13 @@ def check(config: Config):
     """Refuse what cannot work on this machine, before anything is made; what is known of the data.
 
     Raises:
-        UsageError: data missing or unsuitable, more processes than GPUs, or no GPU where one was asked for.
+        UsageError: data missing or unsuitable for the network, more processes than GPUs, or no GPU where one was
+            asked for.
     """
     import torch
 
     from research.data.loaders import check as check_data
+    from research.models import check_model
 
     gpus = torch.cuda.device_count()
     if config.device == "cuda" and not gpus:
@@ -79,24 +77,34 @@ def check(config: Config):
         raise UsageError(
             f"processes={config.processes}: this machine has {gpus} GPUs, one process each; use gpus={gpus}"
         )
-    return check_data(config)
+    info = check_data(config)
+    if problems := check_model(config.model, config.model_args, info.shape):
+        raise UsageError("\n".join(problems))
+    return info
+
+
+def train(run: Run, progress: Progress) -> int:
+    """Start the processes of ``run``, show its rows until they end, and return the exit code."""
+    agent = start(run)
+    try:
+        for row in follow(run.metrics_path, agent):
+            progress.show(row)
+    finally:
+        end(agent, grace=GRACE_SECONDS)
+    return agent.returncode
 
 
 def start(run: Run) -> subprocess.Popen:
-    """The agent of ``run``, in a process group of its own; what it and its workers print goes to ``log.txt``."""
+    """The processes of ``run``, in a process group of their own; what they print goes to ``log.txt``."""
+    alone = run.config.processes == run.config.nodes == 1
     threads = run.config.threads or max(1, len(os.sched_getaffinity(0)) // run.config.processes)
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # a restart over gloo would otherwise read the last attempt's keys
-    }
     with open(run.dir / "log.txt", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "research.launch", str(run.dir)],
+            [sys.executable, "-m", "research.train" if alone else "research.launch", str(run.dir)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
 
@@ -152,10 +160,7 @@ def agent_main(directory: str) -> None:
     else:
         where = ["--nnodes", str(config.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", config.rendezvous]
         where += ["--rdzv-id", config.run_name]
-    torchrun(
-        [*where, "--nproc-per-node", str(config.processes), "--max-restarts", str(config.restarts)]
-        + ["-m", "research.train", directory]
-    )
+    torchrun([*where, "--nproc-per-node", str(config.processes), "-m", "research.train", directory])
 
 
 class _CallableModule(ModuleType):

@@ -15,7 +15,7 @@ from research.run import Run
 from research.train import fit
 
 every_hook = pytest.mark.parametrize("name", HOOKS)
-SMALL = {"model": "resnet8", "model_args": {"width": 4}, "batch_size": 256, "checkpoint_minutes": 0, "log_interval": 2}
+SMALL = {"model": "resnet8", "batch_size": 256, "checkpoint_minutes": 0, "log_interval": 2}
 
 
 def trained(config) -> Run:
@@ -23,12 +23,12 @@ def trained(config) -> Run:
 
 
 class PowerCut(Hook):
-    """Ends training without warning right after optimizer step 8, in the second epoch, once."""
+    """Ends training without warning right after optimizer step 7, in the second epoch, once."""
 
     armed = True
 
     def step_end(self, run):
-        if run.step == 8 and PowerCut.armed:
+        if run.step == 7 and PowerCut.armed:
             PowerCut.armed = False
             raise KeyboardInterrupt
 

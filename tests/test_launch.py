@@ -58,10 +58,10 @@ def test_two_processes_train_one_network(tiny, capsys):
     assert "already finished" in (launch(tiny(name="two", processes=2)) and capsys.readouterr().out)
 
 
-def test_worker_exception_is_raised_here_with_its_traceback(tiny, monkeypatch):
+def test_worker_exception_is_raised_here_with_its_traceback(tiny):
     config = tiny(name="broken")
     run = Run.create(config)
-    (run.dir / "metrics.jsonl").mkdir()  # the worker cannot write its rows
+    (run.dir / "best.safetensors").mkdir()  # the worker cannot put a file in its place
     with pytest.raises(TrainingFailed, match="IsADirectoryError"):
         launch(config)
     assert run.status["status"] == "failed" and not workers(run)
@@ -119,6 +119,7 @@ def test_batch_larger_than_the_data_is_refused_before_anything_is_made(tiny, tmp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_two_nodes_meet_on_loopback(tiny):
     """Two agents on this machine stand for two nodes with a shared file system."""
     from torch.distributed.elastic.utils.distributed import get_free_port
