@@ -93,6 +93,7 @@ def add_data_commands(commands: Any, add: Any) -> None:
 
 
 def run_notebook(options: argparse.Namespace) -> None:
+    print(f"{options.notebook}: starting", flush=True)  # a kernel takes seconds
     from research.config import parse_assignments
     from research.notebooks import execute
 
@@ -200,9 +201,12 @@ def show_models(options: argparse.Namespace) -> None:
     from research.arguments import parameters_of
     from research.models import MODELS
 
+    alike: dict[tuple, list[str]] = {}  # (what it is, its arguments) -> names, so that families are one entry
     for name, constructor in MODELS.items():
-        print(f"{name}: {first_line(constructor)}")
-        own = [p for p in parameters_of(constructor).values() if not p.required]
+        own = tuple(p for p in parameters_of(constructor).values() if not p.required)
+        alike.setdefault((first_line(constructor), own), []).append(name)
+    for (what, own), names in alike.items():
+        print(": ".join(filter(None, (" ".join(names), what))))
         print_parameters("  model_args.", own)
     print("torchvision:NAME and timm:NAME: every network of those libraries")
 
