@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from research.figures.style import COLUMN, PAGE, TALLEST, ramp, style
 from research.frames import GramRecord
@@ -154,9 +154,10 @@ def _heat(axis: Axes, matrix: np.ndarray, cmap: str, norm: Normalize, written: b
 def _log_when_wide(axis: Axes, values: np.ndarray) -> None:
     """A 7x7 stem's multipliers span three decades; those of 3x3 kernels read better on a linear axis."""
     positive = values[values > 0]
-    if len(positive) and positive.max() > 10 * positive.min():
+    if len(positive) and positive.max() > 30 * positive.min():
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _neighbours(nmi: np.ndarray) -> np.ndarray:
@@ -173,7 +174,7 @@ def _name_layers(figure: Figure, taps: pd.DataFrame) -> None:
     shades = ramp(len(names))
     if len(names) <= 9:
         handles = [plt.Line2D([], [], color=c, marker="o", label=n) for c, n in zip(shades, names, strict=True)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=3 if figure.get_figwidth() > COLUMN else 2)
     else:
         scale = plt.cm.ScalarMappable(Normalize(1, len(names)), ListedColormap(shades))
         figure.colorbar(scale, ax=figure.axes, label="depth (layer)")
