@@ -15,11 +15,11 @@ GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision
 def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch.Tensor:
     """Render B images whose flat store, offsets, heights and widths (B,) and ``draws`` (dict of (B,)) are tensors.
 
-    ``finish`` = (scale (C,), bias (C,), cutout side, colours change?, crop before resizing?); ``taps`` = 0 when no
+    ``finish`` = (scale (S, C), bias (S, C), cutout side, colours change?, crop before resizing?); ``taps`` = 0 when no
     image of the epoch is resized, else the largest number of filter taps among them.
     """
     scale, bias, cutout, jitter, boxed = finish
-    image = (pixels, offsets, heights, widths, len(scale))
+    image = (pixels, offsets, heights, widths, scale.shape[1])
     x = _resample(image, draws, size, taps, boxed) if taps else _copy(image, draws, size)
     x = torch.where(draws["flip"].bool()[:, None, None, None], x.flip(2), x)
     if jitter:

@@ -35,8 +35,8 @@ def render_batch(pixels, offsets, heights, widths, rows, draws, finish, out):
 def render(image, draw, finish, out):
     """Render one image as ``draw`` (a DRAW record) says.
 
-    ``finish`` = (scale (C,), bias (C,), cutout side, colours change?, crop before resizing?): a pixel leaves as
-    ``pixel * scale + bias``; the last flag keeps the resampling filter from seeing beyond the box.
+    ``finish`` = (scale (S * C,), bias (S * C,), cutout side, colours change?, crop before resizing?): a line of pixels
+    leaves as ``line * scale + bias``; the last flag keeps the resampling filter from seeing beyond the box.
     """
     scale, bias, cutout, jitter, boxed = finish
     size = out.shape[0]
@@ -65,20 +65,31 @@ def render(image, draw, finish, out):
 
 @compiled
 def _copy(image, top, left, flip, scale, bias, out):
-    """The window at (top, left), zero pixels beyond the image."""
+    """The window at (top, left), zero pixels beyond the image.
+
+    A line is put together as bytes and then converted in one loop over all its values, which the compiler vectorises.
+    """
     size, channels = out.shape[0], out.shape[2]
     first, last = max(0, -left), min(size, image.shape[1] - left)
+    count = max(0, last - first)
+    line = np.zeros((size, channels), np.uint8)
+    begin = size - last if flip else first
+    target, flat = line[begin : begin + count], line.reshape(size * channels)
     for row in range(size):
-        source = top + row
-        inside = 0 <= source < image.shape[0]
-        for column in range(size):
-            target = size - 1 - column if flip else column
-            if inside and first <= column < last:
-                for c in range(channels):
-                    out[row, target, c] = np.float32(image[source, left + column, c]) * scale[c] + bias[c]
+        values = out[row].reshape(size * channels)
+        if not 0 <= top + row < image.shape[0]:
+            values[:] = bias
+            continue
+        source = image[top + row, left + first : left + last]
+        for x in range(count):
+            to = count - 1 - x if flip else x
+            if channels == 3:  # spelt out: a loop over three bytes costs as much as everything else
+                target[to, 0], target[to, 1], target[to, 2] = source[x, 0], source[x, 1], source[x, 2]
             else:
                 for c in range(channels):
-                    out[row, target, c] = bias[c]
+                    target[to, c] = source[x, c]
+        for k in range(size * channels):
+            values[k] = np.float32(flat[k]) * scale[k] + bias[k]
 
 
 @compiled

@@ -133,8 +133,8 @@ class MemoryLoader(Loader):
         images = self.images
         arrays = (images.pixels, images.offsets, images.heights, images.widths)
         self.stored = [torch.from_numpy(array).to(self.device) for array in arrays]
-        scale, bias, *rest = self.finish
-        self.finish = (torch.from_numpy(scale).to(self.device), torch.from_numpy(bias).to(self.device), *rest)
+        scale, bias = (torch.from_numpy(line).view(-1, self.info.shape[0]).to(self.device) for line in self.finish[:2])
+        self.finish = (scale, bias, *self.finish[2:])
         self.targets = self.targets.to(self.device)
 
 
