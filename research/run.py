@@ -205,7 +205,9 @@ class Run:
         seed = self.seed_for(*names)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for every idle accelerator
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)
 
 
 def environment(device: torch.device, world: int) -> dict[str, Any]:
