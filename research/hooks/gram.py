@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -32,11 +33,11 @@ class Layer:
     """What was measured of one convolution."""
 
     nmi: Tensor  # (C, kh, kw) float64 on the CPU, k = 1
-    corr: Tensor  # (kh, kw) float32
-    multiplier: Tensor  # (kh, kw) float32; nan when no channel is defined at some tap
-    pairs: int  # of the tap with most
+    corr: Tensor  # (kh, kw) float32 on the CPU
+    multiplier: Tensor  # (kh, kw) float32 on the run's device; nan when at some tap no channel is defined
+    pairs: int  # of the tap and channel with most
     bins: int  # of the histogram, an axis
-    images: int  # over all processes
+    broken: int  # channels with nan or inf
     seconds: float
 
 
@@ -44,9 +45,12 @@ class Gram(Hook):
     """Scale the gradients of spatial convolutions by the correlation of their inputs, tap by tap.
 
     Measured before epoch ``warmup`` and every later epoch that is a multiple of ``epochs``, on the epoch's own first
-    batches, the network in evaluation mode in float32. Convolutions of one tap a side, transposed and frozen ones are
-    left alone; so is a layer where nothing could be measured, with a note. A convolution called twice in one forward
-    pass counts with its last call. Maps are measured inside the forward pass, one layer at a time.
+    batches, with the network in evaluation mode and float32. Convolutions with one tap on a side, transposed, frozen
+    and unreached ones are left alone; so is, with a note, a layer without anything to measure. A convolution called
+    twice in one forward pass counts with its last call. Padding counts as zeros in every padding mode.
+
+    All batches go through the network at once and maps are measured where they arise, one layer at a time: the
+    memory needed beyond training's is one layer's maps of these batches, and one pass serves ranges and counts.
     """
 
     neutral = {"warmup": 1_000_000}
@@ -68,16 +72,16 @@ class Gram(Hook):
         return epoch == self.warmup or (epoch > self.warmup and epoch % self.epochs == 0)
 
     def epoch_start(self, run: Run) -> None:
-        if epoch_is_plain := run.epoch < self.warmup:
-            run.note(f"gram: warming up, {self.warmup - run.epoch} more epochs of plain training")
-        if epoch_is_plain or not self.due(run.epoch):
+        if run.epoch < self.warmup:
+            run.note(f"gram: warming up, plain training until epoch {self.warmup}")
+        if not self.due(run.epoch):
             return
         layers = self.measure(run)
-        self.multipliers = {name: l.multiplier for name, l in layers.items() if l.multiplier.isfinite().all()}
+        self.multipliers = {name: m for name, layer in layers.items() if (m := layer.multiplier).isfinite().all()}
         self._weights = None
-        for name in layers.keys() - self.multipliers.keys():
-            run.note(f"gram: no input channel of {name} varies; its gradient is not scaled in this epoch")
-        self.record(run, layers)
+        self.report(run, layers)
+        if run.rank == 0:
+            self.record(run, layers)
 
     def grads(self, run: Run) -> None:
         if self._weights is None:
@@ -97,20 +101,18 @@ class Gram(Hook):
     @torch.no_grad()
     def measure(self, run: Run) -> dict[str, Layer]:
         """Every spatial convolution's correlation in the first batches of the current epoch, by module name."""
-        run.train_loader.set_epoch(run.epoch)
+        run.train_loader.set_epoch(run.epoch)  # this event comes before the loop's own call
         inputs = torch.cat([inputs for inputs, _ in run.train_loader.head(self.batches)])
         found: dict[str, Layer] = {}
 
-        def before(name: str, conv: nn.Conv2d):
-            def measured(_, args: tuple) -> None:
-                found[name] = self.measure_layer(conv, args[0])
-
-            return conv.register_forward_pre_hook(measured)
+        def measured(name: str, conv: nn.Conv2d, args: tuple, kwargs: dict) -> None:
+            found[name] = self.measure_layer(conv, args[0] if args else kwargs["input"])
 
         broadcast_buffers(run.model)
         was_training = run.model.training
         run.model.eval()
-        handles = [before(name, conv) for name, conv in spatial_convolutions(run.model).items()]
+        convolutions = spatial_convolutions(run.model)
+        handles = [c.register_forward_pre_hook(partial(measured, n), with_kwargs=True) for n, c in convolutions.items()]
         try:
             with torch.autocast(run.device.type, enabled=False):
                 run.model(inputs)
@@ -135,54 +137,63 @@ class Gram(Hook):
         multiplier = measure.gradient_multiplier(corr)
         if dist.is_initialized():
             dist.broadcast(multiplier, src=0)  # machines may differ in the last bit of a logarithm
-        images = len(x) * (dist.get_world_size() if dist.is_initialized() else 1)
-        extent = int(found.pairs.max()), int(found.bins.max())
-        return Layer(nmi.cpu(), corr.cpu(), multiplier, *extent, images, time.perf_counter() - started)
+        pairs, bins, broken = int(found.pairs.max()), int(found.bins.max()), int((~found.finite).sum())
+        return Layer(nmi.cpu(), corr.cpu(), multiplier, pairs, bins, broken, time.perf_counter() - started)
+
+    def report(self, run: Run, layers: dict[str, Layer]) -> None:
+        """A row for each layer, and notes about what could not be measured."""
+        images = run.config.batch_size * min(self.batches, len(run.train_loader))
+        if not layers:
+            run.note("gram: no trained convolution with several taps on both sides; nothing is scaled")
+        for name, layer in layers.items():
+            undefined = int(layer.nmi.isnan().any(dim=(1, 2)).sum())
+            shape = describe(layer.multiplier.cpu())
+            run.log("gram", layer=name, **shape, images=images, nan_channels=undefined, seconds=layer.seconds)
+            if name not in self.multipliers:
+                run.note(f"gram: no input channel of {name} varies; it trains with plain gradients in this epoch")
+            if layer.broken:
+                run.note(f"gram: {layer.broken} input channels of {name} hold nan or inf and were left out")
+        seconds = sum(layer.seconds for layer in layers.values())
+        run.note(f"gram: measured {len(layers)} layers on {images} images in {seconds:.1f} s")
 
     def record(self, run: Run, layers: dict[str, Layer]) -> None:
-        """A row for each layer, and everything measured in ``gram/epoch_EEE.npz``, so that any k can be drawn later."""
-        arrays: dict[str, Any] = {"names": np.array(list(layers)), "epoch": run.epoch, "k": self.k}
-        arrays["variant"] = self.variant
-        for i, (name, layer) in enumerate(layers.items()):
-            undefined = int(layer.nmi.isnan().any(dim=(1, 2)).sum())
+        """Everything measured, in ``gram/epoch_EEE.npz``: any k can be drawn from it without training again."""
+        about = {"epoch": run.epoch, "k": self.k, "variant": self.variant}
+        arrays: dict[str, Any] = {"names": np.array(list(layers), dtype=str), **about}
+        for i, layer in enumerate(layers.values()):
             arrays |= {
                 f"nmi_{i}": layer.nmi.numpy(),
                 f"corr_{i}": layer.corr.numpy(),
                 f"multiplier_{i}": layer.multiplier.cpu().numpy(),
                 f"n_{i}": layer.pairs,
                 f"bins_{i}": layer.bins,
-                f"nan_channels_{i}": undefined,
+                f"nan_channels_{i}": int(layer.nmi.isnan().any(dim=(1, 2)).sum()),
             }
-            shape = describe(layer.multiplier.cpu())
-            run.log("gram", layer=name, **shape, nan_channels=undefined, images=layer.images, seconds=layer.seconds)
-        seconds = sum(layer.seconds for layer in layers.values())
-        run.note(f"gram: measured {len(layers)} layers in {seconds:.1f} s")
-        if run.rank == 0 and layers:
-            content = io.BytesIO()
-            np.savez_compressed(content, **arrays)
-            (run.dir / "gram").mkdir(exist_ok=True)
-            write_atomic(run.dir / "gram" / f"epoch_{run.epoch:03d}.npz", content.getbuffer())
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        (run.dir / "gram").mkdir(exist_ok=True)
+        write_atomic(run.dir / "gram" / f"epoch_{run.epoch:03d}.npz", content.getbuffer())
 
 
 def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Trained Conv2d modules with more than one tap on both sides, by module name, in order of registration."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and min(module.kernel_size) > 1 and module.weight.requires_grad
-    }
+    """Trained Conv2d modules with several taps on both sides, by module name, in order of registration.
+
+    Of modules that share one weight the first, so that no gradient is scaled twice.
+    """
+    found, weights = {}, set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and min(module.kernel_size) > 1 and module.weight.requires_grad:
+            if id(module.weight) not in weights:
+                found[name] = module
+            weights.add(id(module.weight))
+    return found
 
 
 def describe(multiplier: Tensor) -> dict[str, float]:
-    """Weight of the centre, mean weight off it, and of horizontal over vertical neighbours, of one M (kh, kw)."""
+    """Of one M (kh, kw): weight of the centre, mean weight off it, horizontal over vertical neighbours."""
     kh, kw = multiplier.shape
     i, j = (kh - 1) // 2, (kw - 1) // 2
     centre = multiplier[i, j]
-    horizontal = (multiplier[i].sum() - centre) / (kw - 1)
-    vertical = (multiplier[:, j].sum() - centre) / (kh - 1)
     off_centre = (multiplier.sum() - centre) / (kh * kw - 1)
-    return {
-        "centre": centre.item(),
-        "off_centre": off_centre.item(),
-        "anisotropy": (horizontal / vertical).item(),
-    }
+    horizontal, vertical = (multiplier[i].sum() - centre) / (kw - 1), (multiplier[:, j].sum() - centre) / (kh - 1)
+    return {"centre": centre.item(), "off_centre": off_centre.item(), "anisotropy": (horizontal / vertical).item()}

@@ -11,6 +11,7 @@ Shapes: x (B, C, H, W) unpadded; T pairings, one for each tap that is computed; 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -86,7 +87,7 @@ def nmi_per_channel(
 ) -> Tensor:
     """NMI (k = 1) of every channel's pixels with their neighbours at each tap: float64 (C, kh, kw).
 
-    1 at the centre tap; nan where undefined (both sides constant, or a channel with nan or inf).
+    1 at the centre tap; nan where undefined: both sides constant, or (with a warning) a channel with nan or inf.
 
     Args:
         x: (B, C, H, W), unpadded input of the convolution; all images are pooled.
@@ -98,6 +99,8 @@ def nmi_per_channel(
     x = _as_maps(x)
     geometry = geometry_of(x.shape[2:], kernel_size, padding, dilation, variant)
     found = ranges(x, geometry)
+    if not found.finite.all():
+        warnings.warn(f"{int((~found.finite).sum())} of {x.shape[1]} channels hold nan or inf: left out", stacklevel=2)
     return nmi_of_counts(joint_counts(x, geometry, found), geometry, found)
 
 

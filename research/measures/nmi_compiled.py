@@ -43,7 +43,7 @@ def counts(x: Tensor, geometry: Geometry, low: Tensor, high: Tensor, bins: Tenso
     out = np.zeros((min(parts, len(x)), *bins.shape, side * side), np.int64)
     _share(x, count, out)
     total = out[0] if len(out) == 1 else out.sum(0)
-    return torch.from_numpy(total.reshape(*bins.shape, side, side)[..., :largest, :largest])
+    return torch.from_numpy(total.reshape(*bins.shape, side, side)[..., :largest, :largest]).contiguous()
 
 
 def sparse_ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +57,7 @@ def sparse_ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor
 
     _share(x, search, found)
     low, high = (torch.from_numpy(found[0, ..., at : at + 2]).permute(2, 0, 1).float() for at in (0, 2))
-    return low.contiguous(), high.contiguous(), torch.from_numpy(found[0, ..., 4]).long()
+    return low.contiguous(), high.contiguous(), torch.from_numpy(found[0, ..., 4]).long().contiguous()
 
 
 def _share(x: Tensor, work: Callable[[np.ndarray, int, np.ndarray], None], out: np.ndarray) -> None:

@@ -130,12 +130,16 @@ def count_by_bincount(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
 
 def count_by_product(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
     codes = torch.arange(bins, dtype=q_x.dtype, device=q_x.device)
-    rest = -q_x.shape[1] % SEGMENT
-    left, right = (
-        (F.pad(q, (0, rest), value=bins).view(-1, SEGMENT, 1) == codes).to(torch.float32) for q in (q_x, q_y)
-    )
-    found = torch.bmm(left.transpose(1, 2), right)
-    return found.view(len(q_x), -1, bins, bins).sum(dim=1, dtype=torch.float64).long()
+    found = torch.zeros(len(q_x), bins, bins, dtype=torch.int64, device=q_x.device)
+    step = SEGMENT * max(1, CHUNK["cuda"] // (SEGMENT * len(q_x)))  # bounds the memory of one-hot codes
+    for at in range(0, q_x.shape[1], step):
+        parts = (q[:, at : at + step] for q in (q_x, q_y))
+        rest = -min(step, q_x.shape[1] - at) % SEGMENT
+        segments = (F.pad(part, (0, rest), value=bins).view(-1, SEGMENT, 1) for part in parts)
+        one_hot_x, one_hot_y = ((segment == codes).float() for segment in segments)
+        product = torch.bmm(one_hot_x.transpose(1, 2), one_hot_y)
+        found += product.view(len(q_x), -1, bins, bins).sum(dim=1, dtype=torch.float64).long()
+    return found
 
 
 def scales(low: Tensor, high: Tensor, bins: Tensor) -> Tensor:
