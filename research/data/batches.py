@@ -97,7 +97,7 @@ class Loader(ABC):
 
 
 def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool]:
-    """How a line of S pixels leaves: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?)."""
+    """How a line of pixels leaves: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resize?)."""
     mean, std = (np.tile(values, info.shape[-1]) for values in (info.mean, info.std))
     scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     if not training:

@@ -1,0 +1,88 @@
+"""Damaged, odd and hostile image files: decoded right or refused by name, never a wrong picture."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from research.data.images import UnreadableImage, decode
+
+REFUSED = {
+    "truncated.jpg": "truncated",
+    "bitrot.jpg": "broken data stream",
+    "zero-byte.jpg": "empty file",
+    "text.jpg": "not an image \\(text",
+    "html-error-page.jpg": "not an image \\(HTML",
+    "bad-crc.png": "",
+    "bomb-20000x20000-1bit.png": "pixels",
+    "bomb-header-only-60000x60000.png": "pixels",
+    "bomb-header-65000x65000.jpg": "pixels",
+    "zero-size-0x0-header.png": "",
+    "Thumbs.db": "not an image",
+}
+LIKE_GOOD = {  # name -> largest mean difference from good.jpg
+    "png-named.jpg": 4.0,
+    "trailing-garbage.jpg": 0.0,
+    ".hidden.jpg": 0.0,
+    "spaces and ünïcode 名.jpg": 0.0,
+    "rgba.png": 4.0,
+    "cmyk.jpg": 6.0,
+    "progressive.jpg": 3.0,
+    "exif-orientation-6.jpg": 4.0,
+    "palette-transparent.png": 12.0,
+}
+
+
+def encoded(image, kind="PNG", **options):
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("name, reason", REFUSED.items())
+def test_unusable_files_are_refused_by_name(shared_data, name, reason):
+    with pytest.raises(UnreadableImage, match=f"^{name}: .*{reason}"):
+        decode((shared_data / "bad-images" / name).read_bytes(), name)
+
+
+@pytest.mark.parametrize("name, limit", LIKE_GOOD.items())
+def test_odd_files_decode_to_the_same_picture(shared_data, name, limit):
+    folder = shared_data / "bad-images"
+    good, found = (decode((folder / file).read_bytes(), file).astype(int) for file in ("good.jpg", name))
+    assert found.shape == good.shape
+    assert np.abs(found - good).mean() <= limit
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("one-pixel.png", (1, 1)),
+        ("one-column-1x500.png", (500, 1)),
+        ("rgb-16bit.png", (96, 128)),
+        ("animated-gif-named.png", (96, 128)),
+    ],
+)
+def test_small_and_animated_files_become_one_rgb_picture(shared_data, name, shape):
+    assert decode((shared_data / "bad-images" / name).read_bytes(), name).shape == (*shape, 3)
+
+
+def test_16_bit_grey_keeps_its_upper_byte():
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    found = decode(encoded(Image.fromarray(values)), "grey.png")
+    assert np.array_equal(found, np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+def test_exif_orientation_is_applied():
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    found = decode(encoded(image, exif=exif), "turned.png")
+    assert np.array_equal(found, np.asarray(image)[::-1, ::-1])
+
+
+def test_every_cut_of_a_file_is_refused():
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)), "JPEG")
+    for length in range(0, len(data) - 2, 97):
+        with pytest.raises(UnreadableImage, match="^cut.jpg: "):
+            decode(data[:length], "cut.jpg")
