@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
+from torch import nn
 
 from research.errors import UsageError
 from research.files import write_atomic
@@ -50,6 +53,13 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
             reason = str(error).partition("\n")[0]
             warnings.warn(f"checkpoint {path} is damaged ({reason}); using the one before", stacklevel=2)
     return None
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Replace ``path`` by the weights and buffers of ``model`` (safetensors; shared ones stored once)."""
+    part = path.with_name(f".{path.name}.part")
+    save_model(model, str(part))
+    os.replace(part, path)
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from safetensors.torch import save_model
 
 from research import checkpoint
 from research.errors import UsageError
@@ -130,6 +129,4 @@ def keep_best(run: Run, top1: float) -> None:
         return
     run.best_top1 = top1
     if run.rank == 0:
-        part = run.dir / ".best.safetensors.part"
-        save_model(run.model, str(part))
-        os.replace(part, run.dir / "best.safetensors")
+        checkpoint.save_weights(run.model, run.dir / "best.safetensors")

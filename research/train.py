@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from contextlib import nullcontext
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from research.evaluate import evaluate
 from research.meter import Meter
 from research.prepare import pick_device, prepare
-from research.processes import all_reduce, broadcast_buffers, die_with_parent, join, leave
+from research.processes import die_with_parent, join, leave
 from research.resume import checkpoint_due, keep_best, outcome_recorded, resume, save, stop_on_signals, stop_requested
 from research.run import Run
 from research.schedule import learning_rate
@@ -92,36 +91,6 @@ def train_epoch(run: Run, meter: Meter) -> None:
             save_now = stop_requested() and run.world == 1  # several ranks agree on it at the next row
         if save_now and not last:
             save(run, meter)
-
-
-@torch.inference_mode()
-def evaluate(run: Run, model: nn.Module, split: str = "val") -> float:
-    """Loss (cross-entropy, nats) and top-1/top-5 (percent) of ``model`` over the validation set, as a row of ``split``.
-
-    Every sample counts exactly once on any number of ranks. Returns top-1.
-    """
-    started = time.perf_counter()
-    broadcast_buffers(model)
-    was_training = model.training
-    model.eval()
-    sums = torch.zeros(4, dtype=torch.float64, device=run.device)  # loss, top-1, top-5, images
-    for inputs, targets in run.val_loader:
-        with run.autocast:
-            logits = model(inputs)
-        ranked = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
-        loss = F.cross_entropy(logits.float(), targets, reduction="sum")
-        sums += torch.stack([loss, ranked[:, 0].sum(), ranked.sum(), torch.tensor(len(targets), device=run.device)])
-    loss, top1, top5, images = all_reduce(sums).tolist()
-    model.train(was_training)
-    run.log(
-        split,
-        loss=loss / images,
-        top1=100 * top1 / images,
-        top5=100 * top5 / images,
-        images=int(images),
-        seconds=time.perf_counter() - started,
-    )
-    return 100 * top1 / images
 
 
 def set_learning_rate(run: Run) -> float:

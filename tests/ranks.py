@@ -1,4 +1,4 @@
-"""Started by torchrun in tests: train a run and keep the parameters and hook state of every rank."""
+"""Started by torchrun in tests: train the given runs and keep the parameters and hook state of every rank."""
 
 import sys
 
@@ -9,12 +9,15 @@ from research.processes import join, leave
 from research.run import Run
 from research.train import fit
 
-run = Run.open(sys.argv[1])
-run.device = pick_device(run.config)
-run.rank, run.world = join(run.device)
-fit(run)
-kept = {name: p.detach() for name, p in run.model.named_parameters()}
-for name, hook in run.hooks.items():
-    kept |= {f"{name}.{key}": value for key, value in hook.state_dict().items() if isinstance(value, torch.Tensor)}
-torch.save(kept, run.dir / f"rank{run.rank}.pt")
+place = None
+for directory in sys.argv[1:]:
+    run = Run.open(directory)
+    run.device = pick_device(run.config)
+    place = place or join(run.device)
+    run.rank, run.world = place
+    fit(run)
+    kept = {name: p.detach() for name, p in run.model.named_parameters()}
+    for name, hook in run.hooks.items():
+        kept |= {f"{name}.{key}": value for key, value in hook.state_dict().items() if isinstance(value, torch.Tensor)}
+    torch.save(kept, run.dir / f"rank{run.rank}.pt")
 leave()

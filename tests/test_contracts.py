@@ -4,12 +4,15 @@ import inspect
 import os
 import subprocess
 import sys
+from itertools import permutations
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import assert_same_run, rows, weights
 
 from research.arguments import parameters_of
+from research.config import Config
 from research.hooks import HOOKS, Hook
 from research.run import Run
 from research.train import fit
@@ -63,22 +66,27 @@ def test_hook_resumes_bit_exactly(name, tiny, monkeypatch):
     assert_same_run(whole, trained(config))
 
 
-@every_hook
-@pytest.mark.parametrize("other", HOOKS)
+@pytest.mark.parametrize(("name", "other"), permutations(HOOKS, 2))
 def test_hooks_compose(name, other, tiny):
-    if name == other:
-        pytest.skip("one hook with itself")
     run = trained(tiny(**SMALL, epochs=2, hooks={name: {}, other: {}}))
     assert run.status["status"] == "finished"
 
 
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory) -> dict[str, Run]:
+    """A run with each hook, all trained by one pair of processes."""
+    common = SMALL | {"epochs": 2, "processes": 2, "device": "cpu", "runs": str(tmp_path_factory.mktemp("ranks"))}
+    runs = {name: Run.create(Config.load(common, {"name": name, "hooks": {name: {}}})) for name in HOOKS}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = Path(__file__).parent / "ranks.py"
+    directories = [run.dir for run in runs.values()]
+    subprocess.run([*torchrun, program, *directories], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return runs
+
+
 @every_hook
-def test_all_ranks_end_with_the_same_weights(name, tiny):
-    """Two processes; DDP keeps ranks equal only if every hook does."""
-    run = Run.create(tiny(**SMALL, hooks={name: {}}, processes=2))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    program = os.path.join(os.path.dirname(__file__), "ranks.py")
-    subprocess.run([sys.executable, *torchrun, program, run.dir], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    one, two = (torch.load(run.dir / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+def test_all_ranks_end_with_the_same_weights_and_hook_state(name, on_two_ranks):
+    one, two = (torch.load(on_two_ranks[name].dir / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one.keys() == two.keys()
     for key in one:
         assert torch.equal(one[key], two[key]), key

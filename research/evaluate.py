@@ -1,0 +1,42 @@
+"""Evaluation: exact on any number of processes."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from research.processes import all_reduce, broadcast_buffers
+from research.run import Run
+
+
+@torch.inference_mode()
+def evaluate(run: Run, model: nn.Module, split: str = "val") -> float:
+    """Loss (cross-entropy, nats) and top-1/top-5 (percent) of ``model`` over the validation set, as a row of ``split``.
+
+    Every sample counts exactly once on any number of ranks. Returns top-1.
+    """
+    started = time.perf_counter()
+    broadcast_buffers(model)
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=run.device)  # loss, top-1, top-5, images
+    for inputs, targets in run.val_loader:
+        with run.autocast:
+            logits = model(inputs)
+        ranked = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
+        loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+        sums += torch.stack([loss, ranked[:, 0].sum(), ranked.sum(), torch.tensor(len(targets), device=run.device)])
+    loss, top1, top5, images = all_reduce(sums).tolist()
+    model.train(was_training)
+    run.log(
+        split,
+        loss=loss / images,
+        top1=100 * top1 / images,
+        top5=100 * top5 / images,
+        images=int(images),
+        seconds=time.perf_counter() - started,
+    )
+    return 100 * top1 / images

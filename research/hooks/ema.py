@@ -1,0 +1,43 @@
+"""EMA: an exponential moving average of the weights, evaluated beside them (Polyak & Juditsky, 1992)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from research.arguments import Range
+from research.checkpoint import save_weights
+from research.evaluate import evaluate
+from research.hooks.base import Hook
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+
+class Ema(Hook):
+    """Average the weights over steps: average <- decay * average + (1 - decay) * weights; training is unchanged.
+
+    Buffers (BatchNorm statistics) are averaged too. After every epoch the average is evaluated (rows ``val_ema``) and
+    written to ``ema.safetensors``. Put it after hooks that move weights in ``step_end``.
+    """
+
+    def __init__(self, decay: Annotated[float, Range(above=0, below=1), "weight of the past at each step"] = 0.9998):
+        self.decay = decay
+
+    def setup(self, run: Run) -> None:
+        self.averaged = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+
+    def step_end(self, run: Run) -> None:
+        self.averaged.update_parameters(run.model)
+
+    def epoch_end(self, run: Run) -> None:
+        evaluate(run, self.averaged.module, split="val_ema")
+        if run.rank == 0:
+            save_weights(self.averaged.module, run.dir / "ema.safetensors")
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.averaged.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.averaged.load_state_dict(state)
