@@ -41,7 +41,7 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     if dry_run or not waiting:
         return 0
     preflight(waiting)
-    with sigterm_interrupts():
+    with interruptible():
         failed = execute_all(study.notebook, waiting, jobs)
     for point in failed:
         print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
@@ -161,16 +161,17 @@ def reason(point: Point) -> str:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does."""
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, and SIGINT also where a shell's ``&`` ignores it, end a sweep as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":  # one run of a sweep: ``research …``, ending with the sweep however that ends

@@ -15,6 +15,7 @@ from research.errors import UsageError
 from research.hooks import HOOKS
 from research.notebooks import find, read_parameters
 from research.run import Run
+from research.study import expand, read_study
 
 PROJECT = Path(__file__).parent.parent
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "numba", "ffcv", "timm", "torchvision", "papermill"}
@@ -99,15 +100,15 @@ def test_hooks_lists_every_parameter_of_every_hook(capsys):
 
 def test_runs_shows_how_far_each_run_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, epoch in (("first", 3), ("second", 0)):
-        run = Run.create(Config.load({"name": name}))
-        if epoch:
-            run.set_status("finished", epoch=epoch, epochs=3, step=30, best_top1=97.25, last_top1=96.0, seconds=3661.2)
+    finished, _, killed = (Run.create(Config.load({"name": name})) for name in ("first", "second", "third"))
+    finished.set_status("finished", epoch=3, epochs=3, step=30, best_top1=97.25, last_top1=96.0, seconds=3661.2)
+    killed.set_status("running", epoch=1, epochs=3)
     assert cli.main(["runs"]) == 0
-    header, first, second = capsys.readouterr().out.splitlines()
+    header, first, second, third = capsys.readouterr().out.splitlines()
     assert header.split()[:3] == ["run", "status", "epoch"]
     assert first.split() == ["first", "finished", "3", "97.25", "1:01:01"]
     assert second.split() == ["second", "created", "0"]
+    assert third.split() == ["third", "interrupted", "1"]
 
 
 def test_log_appends_below_what_was_written_by_hand(tmp_path, monkeypatch, capsys):
@@ -147,3 +148,12 @@ def test_documented_command_is_accepted(line):
             assert set(given) <= set(declared)
     elif options.command is cli.run_sweep:
         assert (PROJECT / options.study).is_file()
+
+
+def test_documented_study_and_code_are_valid(tmp_path):
+    text = (PROJECT / "README.md").read_text()
+    (study,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    (tmp_path / "study.yaml").write_text(study)
+    assert len(expand(read_study(tmp_path / "study.yaml"))) == 12
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        compile(block, "README.md", "exec")
