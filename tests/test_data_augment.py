@@ -148,6 +148,6 @@ def test_torch_renders_what_the_compiled_kernel_renders(pair, seed, jitter):
     columns = {name: torch.from_numpy(draws[name].copy()) for name in draws.dtype.names}
     stored = (torch.from_numpy(image.reshape(-1)), torch.zeros(1, dtype=torch.long), *map(torch.tensor, sizes(pair)))
     lines = (torch.ones(size, 3), torch.zeros(size, 3))
-    taps = gather.taps_of(draws["rows"].max(), draws["columns"].max(), size)
+    taps = gather.taps_needed(draws, size)
     found = gather.render(*stored, columns, (*lines, 8, jitter > 0, True), size, taps)[0]
     assert np.abs(found.numpy() - expected).max() < 2e-3

@@ -1,5 +1,6 @@
 """FFCV files: complete or absent, known by what they hold, and no failure of FFCV is lost."""
 
+import dataclasses
 import json
 import multiprocessing
 import time
@@ -175,3 +176,16 @@ def test_a_new_epoch_compiles_nothing(stream):
         stream.set_epoch(epoch)
         list(stream)
     assert [len(d.signatures) for d in dispatchers] == compiled
+
+
+def test_compressed_files_keep_colours_and_order(tmp_path):
+    colours = np.random.default_rng(1).integers(0, 256, (10, 3), dtype=np.uint8)
+    for i, colour in enumerate(colours):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(np.full((20 + i, 30, 3), colour)).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    beton.write("imagefolder", tmp_path, mode="jpg", quality=95)
+    given = {"image_size": 8, "normalize": False}
+    config = Config(dataset="imagefolder", data_root=str(tmp_path), data_args=given, batch_size=4, loader="ffcv")
+    found = next(iter(make_loader(config, "train")))
+    expected = next(iter(make_loader(dataclasses.replace(config, loader="memory"), "train")))
+    assert torch.allclose(found[0], expected[0], atol=3 / 255) and torch.equal(found[1], expected[1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision
@@ -16,7 +17,7 @@ def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch
     """Render B images whose flat store, offsets, heights and widths (B,) and ``draws`` (dict of (B,)) are tensors.
 
     ``finish`` = (scale (S, C), bias (S, C), cutout side, colours change?, crop before resizing?); ``taps`` = 0 when no
-    image of the epoch is resized, else the largest number of filter taps among them.
+    image is resized, else the largest number of filter taps among them.
     """
     scale, bias, cutout, jitter, boxed = finish
     image = (pixels, offsets, heights, widths, scale.shape[1])
@@ -34,9 +35,13 @@ def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch
     return x
 
 
-def taps_of(height: float, width: float, size: int) -> int:
-    """Filter taps that a box of this size needs; see ``kernels._filter``."""
-    return math.ceil(max(height / size, width / size, 1.0)) * 2 + 1
+def taps_needed(draws: np.ndarray, size: int) -> int:
+    """Filter taps that the largest box among ``draws`` needs (see ``kernels._filter``); 0 when none is resized."""
+    rows, columns = draws["rows"], draws["columns"]
+    whole = (draws["top"] % 1 == 0) & (draws["left"] % 1 == 0)
+    if ((rows == size) & (columns == size) & whole).all():
+        return 0
+    return math.ceil(max(rows.max() / size, columns.max() / size, 1.0)) * 2 + 1
 
 
 def _fetch(image, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -92,7 +97,7 @@ def _jitter(x: torch.Tensor, draws) -> torch.Tensor:
     first = draws["order"].long() // 2
     second = (first + 1 + draws["order"].long() % 2) % 3
     for turn in (first, second, 3 - first - second):
-        grey = (x * x.new_tensor(GREY)).sum(-1, keepdim=True) if x.shape[-1] == 3 else x
+        grey = sum(weight * x[..., c : c + 1] for c, weight in enumerate(GREY)) if x.shape[-1] == 3 else x
         others = (torch.zeros_like(grey), grey.mean((1, 2, 3), keepdim=True), grey)
         for change, (factor, other) in enumerate(zip(factors, others, strict=True)):
             blended = (factor * x + (1 - factor) * other).clamp(0.0, 255.0)

@@ -124,7 +124,7 @@ def _source(config) -> Source:
 
         return Source(dataset.classes, counts, 0, points)
     if dataset.kind == "folder":
-        return _folder_source(dataset.name, config.data_root)
+        return _folder_source(dataset.name, str(config.data_root))
     splits = {split: _images(dataset.name, str(config.data_root), split, config.download) for split in ("train", "val")}
     counts = {split: len(images.labels) for split, images in splits.items()}
     total = sum(images.pixels.nbytes for images in splits.values())
@@ -136,6 +136,7 @@ def _images(name: str, root: str, split: str, download: bool) -> Images:
     return Images.of_one_size(*arrays.read_split(name, root, split, download))
 
 
+@lru_cache(maxsize=2)  # a million files are listed once a process
 def _folder_source(name: str, root: str) -> Source:
     found = folders.find(name, root)
 

@@ -115,10 +115,6 @@ class MemoryLoader(Loader):
 
     def _gathered(self, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
         size = self.info.shape[-1]
-        resized = (
-            (draws["rows"] != size) | (draws["columns"] != size) | (draws["top"] % 1 != 0) | (draws["left"] % 1 != 0)
-        )
-        taps = gather.taps_of(draws["rows"].max(), draws["columns"].max(), size) if resized.any() else 0
         # the whole epoch's decisions move once, so that no step waits for the host
         on_device = {name: torch.from_numpy(draws[name].copy()).to(self.device) for name in draws.dtype.names}
         all_rows = torch.from_numpy(rows).to(self.device)
@@ -126,7 +122,7 @@ class MemoryLoader(Loader):
             s = slice(at, at + self.batch)
             stored = [self.stored[0], *(column[all_rows[s]] for column in self.stored[1:])]
             drawn = {name: column[s] for name, column in on_device.items()}
-            inputs = gather.render(*stored, drawn, self.finish, size, taps)
+            inputs = gather.render(*stored, drawn, self.finish, size, gather.taps_needed(draws[s], size))
             yield inputs.permute(0, 3, 1, 2), self.targets[all_rows[s]]
 
     def _move_to_device(self) -> None:
