@@ -12,7 +12,7 @@ Shapes: x (B, C, H, W) unpadded; T pairings, one for each tap that is computed; 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -98,6 +98,8 @@ def nmi_per_channel(
     """
     x = _as_maps(x)
     geometry = geometry_of(x.shape[2:], kernel_size, padding, dilation, variant)
+    if not geometry.pairings:  # a kernel of one tap
+        return torch.ones(x.shape[1], 1, 1, dtype=torch.float64, device=x.device)
     found = ranges(x, geometry)
     if not found.finite.all():
         warnings.warn(f"{int((~found.finite).sum())} of {x.shape[1]} channels hold nan or inf: left out", stacklevel=2)
@@ -142,6 +144,8 @@ def geometry_of(
         raise UsageError(f"variant={variant!r}{nearest(variant, get_args(Variant))}")
     kernel, dilation = _pair(kernel_size), _pair(dilation)
     pad = _padding(padding, kernel, dilation)
+    if min(*kernel, *dilation) < 1 or min(pad) < 0:
+        raise UsageError(f"kernel {kernel}, dilation {dilation}: must be >= 1, and padding {padding} >= 0")
     # the zeros of the padding are in no pair of "sparse"
     used = (0, 0, 0, 0) if variant == "sparse" else pad
     height, width = map_size[0] + used[0] + used[1], map_size[1] + used[2] + used[3]
@@ -240,7 +244,8 @@ def _as_maps(x: Tensor) -> Tensor:
 
 
 def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    first, second = value if isinstance(value, Iterable) else (value, value)
+    return int(first), int(second)
 
 
 def _padding(padding: Pair | str, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
