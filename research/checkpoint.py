@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
 
@@ -56,10 +57,18 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Replace ``path`` by the weights and buffers of ``model`` (safetensors; shared ones stored once)."""
+    """Replace ``path`` by the weights and buffers of ``model`` (safetensors; shared ones stored once).
+
+    Raises:
+        UsageError: when the disk is full or the folder cannot be written; the file is left as it was.
+    """
     part = path.with_name(f".{path.name}.part")
-    save_model(model, str(part))
-    os.replace(part, path)
+    try:
+        save_model(model, str(part))
+        os.replace(part, path)
+    except (SafetensorError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {error}; the checkpoints are intact") from error
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -8,6 +8,10 @@ class UsageError(ValueError):
     """A mistake in what the user gave. Each line of the message is complete; commands print it and exit with 2."""
 
 
+class Failure(RuntimeError):
+    """Work that was started rightly and failed. The message says all; commands print it and exit with 1."""
+
+
 def closest(name: object, known: Iterable[object]) -> str:
     """End of an error line: the closest valid choice, or nothing when none is close."""
     found = get_close_matches(str(name), map(str, known), n=1, cutoff=0.6)

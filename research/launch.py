@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from research.config import Config
-from research.errors import UsageError
+from research.errors import Failure, UsageError
 from research.processes import die_with_parent, end
 from research.progress import Progress
 from research.run import Run
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 25.0  # for a checkpoint, when training is interrupted
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(Failure):
     """A worker raised; the message is the worker's own traceback."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -33,10 +34,13 @@ def outcome_recorded(run: Run) -> Iterator[None]:
             run.set_status("interrupted", message="asked to stop; the same command continues it")
         raise
     except Exception as error:  # of any rank: the first cause counts, not the peers that it took along
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error = UsageError(f"disk full while training {run.name} ({error}); the same command continues it")
         if not lost_a_peer(error):
             usage = isinstance(error, UsageError)
-            run.set_status("failed", message=str(error), usage=usage, traceback=traceback.format_exc())
-        raise
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                run.set_status("failed", message=str(error), usage=usage, traceback=traceback.format_exc())
+        raise error
 
 
 class Stopped(SystemExit):

@@ -133,7 +133,8 @@ class Run:
 
     @property
     def busy(self) -> bool:
-        lock = FileLock(self.dir / ".lock", timeout=0)
+        """Whether another process trains the run; one that was just killed gets a moment to be gone."""
+        lock = FileLock(self.dir / ".lock", timeout=3)
         try:
             with lock:
                 return False

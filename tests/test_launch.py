@@ -137,10 +137,10 @@ def test_twenty_kills_twenty_identical_endings(tiny):
     """kill -9 of everything at 20 random moments, each followed by the same command again."""
     import random
 
-    whole = fit(Run.create(tiny(name="whole", model="resnet8", epochs=6, checkpoint_minutes=0)))
+    whole = fit(Run.create(tiny(name="whole", model="resnet8", epochs=30, checkpoint_minutes=0)))
     moments = random.Random(0)
     for kill in range(20):
-        config = tiny(name=f"kill-{kill}", model="resnet8", epochs=6, checkpoint_minutes=0)
+        config = tiny(name=f"kill-{kill}", model="resnet8", epochs=30, checkpoint_minutes=0)
         run = Run.create(config)
         starter = subprocess.Popen(command(config), start_new_session=True)
         wait_until(lambda run=run: run.metrics_path.exists() and run.metrics_path.stat().st_size)

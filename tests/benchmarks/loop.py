@@ -1,10 +1,11 @@
 """What the training loop costs over a bare one: the same batches, network and optimizer, without anything around them.
 
-python tests/benchmarks/loop.py [--model resnet20] [--pairs 9]
+python tests/benchmarks/loop.py [--models resnet20 ...] [--pairs 9]
 """
 
 import argparse
 import tempfile
+from functools import partial
 from time import process_time
 
 import torch
@@ -75,8 +76,8 @@ if __name__ == "__main__":
     for model in options.models:
         plain, other = prepared(model, {}), prepared(model, {})
         meter = Meter(other)
-        compared = {"bare / bare (noise)": lambda: bare(plain), "research.train / bare": lambda: ours(other, meter)}
+        compared = {"bare / bare (noise)": partial(bare, plain), "research.train / bare": partial(ours, other, meter)}
         for name, run_epoch in compared.items():
-            found = ratios(lambda plain=plain: bare(plain), run_epoch, options.pairs)
+            found = ratios(partial(bare, plain), run_epoch, options.pairs)
             low, middle, high = (found[int(q * (len(found) - 1))] for q in (0.1, 0.5, 0.9))
             print(f"{model:12s} {name:22s} {middle:7.3f} {low:7.3f} {high:7.3f}", flush=True)
