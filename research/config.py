@@ -258,8 +258,6 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         found.append(f"milestones={list(v['milestones'])}: must rise")
     if v["nodes"] > 1 and ":" not in v["rendezvous"]:
         found.append(f"nodes={v['nodes']}: needs rendezvous=host:port, the same on every node")
-    if v["amp"] == "fp16" and v["device"] == "cpu":
-        found.append("amp='fp16': needs a GPU; use amp=bf16 on the CPU")
     if "/" in v["name"] or v["name"].startswith("."):
         found.append(f"name={v['name']!r}: must be a plain folder name")
     return found

@@ -70,13 +70,17 @@ def check(config: Config):
     from research.data.loaders import check as check_data
     from research.models import check_model
 
-    gpus = torch.cuda.device_count()
+    gpus = torch.cuda.device_count() if config.device != "cpu" else 0
     if config.device == "cuda" and not gpus:
         raise UsageError("device='cuda': this machine has no usable GPU; use device=cpu")
-    if gpus and config.device != "cpu" and config.processes > gpus:
+    if gpus and config.processes > gpus:
         raise UsageError(
             f"processes={config.processes}: this machine has {gpus} GPUs, one process each; use gpus={gpus}"
         )
+    if not gpus and config.amp == "fp16":
+        raise UsageError("amp='fp16': needs a GPU; use amp=bf16 or amp=off on the CPU")
+    if not gpus and config.sync_bn and config.processes * config.nodes > 1:
+        raise UsageError("sync_bn=True: PyTorch synchronises batch statistics on GPUs only; use sync_bn=false")
     info = check_data(config)
     if problems := check_model(config.model, config.model_args, info.shape):
         raise UsageError("\n".join(problems))

@@ -13,7 +13,7 @@ from conftest import assert_same_run, rows, weights
 
 from research import launch
 from research.errors import UsageError
-from research.launch import TrainingFailed, check
+from research.launch import TrainingFailed
 from research.run import Run
 from research.train import fit
 
@@ -100,16 +100,21 @@ def test_nothing_survives_the_launcher_and_the_run_continues(tiny, sent):
     assert_same_run(whole, fit(Run.create(config)))
 
 
-def test_more_processes_than_gpus_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(UsageError, match="processes=4: this machine has 2 GPUs, one process each; use gpus=2"):
-        check(tiny(device="auto", processes=4))
-
-
-def test_gpu_without_gpu_is_refused_before_anything_is_made(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(UsageError, match="device='cuda': this machine has no usable GPU; use device=cpu"):
-        launch(tiny(device="cuda"))
+@pytest.mark.parametrize(
+    ("gpus", "given", "line"),
+    [
+        (2, {"processes": 4}, "processes=4: this machine has 2 GPUs, one process each; use gpus=2"),
+        (0, {"device": "cuda"}, "device='cuda': this machine has no usable GPU; use device=cpu"),
+        (0, {"amp": "fp16"}, "amp='fp16': needs a GPU; use amp=bf16 or amp=off on the CPU"),
+        (0, {"sync_bn": True, "processes": 2}, "sync_bn=True: PyTorch synchronises batch statistics on GPUs only"),
+        (0, {"model": "resnet18", "dataset": "circle"}, "model='resnet18': cannot take inputs of shape (2,)"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_before_anything_is_made(tiny, monkeypatch, tmp_path, gpus, given, line):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    with pytest.raises(UsageError) as refused:
+        launch(tiny(**{"device": "auto"} | given))
+    assert str(refused.value).startswith(line)
     assert not (tmp_path / "runs").exists()
 
 
