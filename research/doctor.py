@@ -154,10 +154,11 @@ def data_found() -> Iterator[Finding]:
     from research.data.loaders import check
     from research.errors import UsageError
 
-    yield Finding("ok", f"data root: {data_root().resolve()}")
+    root = data_root().resolve()
+    yield Finding("ok", f"data root: {root}")
     for name in DATASETS:
         try:
-            info = check(Config.load({"dataset": name, "batch_size": 1}))
+            info = check(Config.load({"dataset": name, "data_root": str(root), "batch_size": 1}))
         except UsageError as error:
             yield Finding("absent", str(error).splitlines()[0])
         else:

@@ -66,7 +66,9 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_test_command_runs_pytest_on_everything():
-    planned = subprocess.run(["make", "-n", "test", "INSTALLED="], cwd=PROJECT, capture_output=True, text=True)
+    command = ["make", "-n", "--no-print-directory", "test", "INSTALLED="]
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # `make test` runs this
+    planned = subprocess.run(command, cwd=PROJECT, env=outside, capture_output=True, text=True)
     assert planned.stdout.strip() == "python -m pytest"
 
 
