@@ -1,4 +1,6 @@
-"""Studies: a YAML file as a list of checked runs::
+"""Studies: a YAML file as a list of checked runs.
+
+An example::
 
     name: digits-gram-k                   # first word of every run's name
     notebook: train                       # the default
