@@ -83,36 +83,46 @@ def counts(x: Tensor, geometry: Geometry, low: Tensor, high: Tensor, bins: Tenso
     """Joint histograms, int64 (C, T, b, b) with b the largest of ``bins``."""
     largest = int(bins.max())
     top, bottom, left, right = geometry.padding
-    scale = scales(low, high, bins)
-    low = low.double()
-    # most windows share the range of the first centre window; the channels whose range differs are binned again
-    differs = ((low != low[:1, :, :1]) | (scale != scale[:1, :, :1])).cpu()
+    low, scale = low.double(), scales(low, high, bins)
     out = torch.zeros(*bins.shape, largest, largest, dtype=torch.int64, device=x.device)
     for chunk in _chunks(x):
         maps = F.pad(x[:, chunk], (left, right, top, bottom))
-        shared = _bin(maps, low[0, chunk, 0], scale[0, chunk, 0], bins[chunk, 0])
-
-        def binned(side: int, t: int, corner: tuple[int, int], size: tuple[int, int], chunk=chunk, maps=maps, q=shared):
-            found = _rectangle(q, corner, size)
-            again = differs[side, chunk, t].nonzero()[:, 0].to(x.device)
-            if len(again):
-                values = _rectangle(maps[:, again], corner, size)
-                found = found.clone()
-                found[:, again] = _bin(
-                    values, *(a[chunk][again] for a in (low[side, :, t], scale[side, :, t], bins[:, t]))
-                )
-            return found
-
+        binned = _BinnedMaps(maps, low[:, chunk], scale[:, chunk], bins[chunk])
         for t, pairing in enumerate(geometry.pairings):
-            if not pairing.size[0] or not pairing.size[1]:
-                continue
-            q_x, q_y = (binned(s, t, corner, pairing.size) for s, corner in enumerate((pairing.x, pairing.y)))
+            if t == 0 or geometry.variant != "center":  # where all pairings share their centre pixels
+                q_x = binned.window(0, t, pairing.x, pairing.size)
+            q_y = binned.window(1, t, pairing.y, pairing.size)
             if geometry.variant == "sparse":
                 sides = [_rectangle(maps, corner, pairing.size) for corner in (pairing.x, pairing.y)]
-                q_x = torch.where((sides[0] != 0) & (sides[1] != 0), q_x, largest)
-            out[chunk, t] = count_pairs(*(q.transpose(0, 1).flatten(1) for q in (q_x, q_y)), largest)
+                q_x = torch.where(_flat((sides[0] != 0) & (sides[1] != 0)), q_x, largest)
+            if q_y.numel():
+                out[chunk, t] = count_pairs(q_x, q_y, largest)
     out[~finite] = 0
     return out
+
+
+class _BinnedMaps:
+    """Padded maps (B, C, h, w) and their bins, from ``low``, ``scale`` (2, C, T) and ``bins`` (C, T).
+
+    Most windows share the range of the first: all maps are binned once with that, and a window binned again for those
+    channels only whose range differs.
+    """
+
+    def __init__(self, maps: Tensor, low: Tensor, scale: Tensor, bins: Tensor):
+        self.maps, self.low, self.scale, self.bins = maps, low, scale, bins
+        self.first = _bin(maps, low[0, :, 0], scale[0, :, 0], bins[:, 0])
+        differs = (low != low[:1, :, :1]) | (scale != scale[:1, :, :1]) | (bins != bins[:, :1])
+        self.differs = differs.cpu()  # one synchronisation instead of one a window
+
+    def window(self, side: int, t: int, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Bins of one side of pairing ``t``: (C, B * h * w) int32."""
+        found = _flat(_rectangle(self.first, corner, size))
+        again = self.differs[side, :, t].nonzero()[:, 0].to(found.device)
+        if len(again):
+            values = _rectangle(self.maps[:, again], corner, size)
+            how = self.low[side, again, t], self.scale[side, again, t], self.bins[again, t]
+            found[again] = _flat(_bin(values, *how))
+        return found
 
 
 def count_pairs(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
@@ -157,6 +167,11 @@ def _bin(values: Tensor, low: Tensor, scale: Tensor, bins: Tensor) -> Tensor:
 
 def _rectangle(maps: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
     return maps[:, :, corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """(B, C, h, w) to a copy (C, B * h * w)."""
+    return maps.transpose(0, 1).clone(memory_format=torch.contiguous_format).flatten(1)
 
 
 def _chunks(x: Tensor) -> Iterator[slice]:
