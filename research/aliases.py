@@ -24,12 +24,19 @@ def gpus(count: Any) -> dict[str, Any]:
     return {"device": "cpu", "processes": 1} if count == 0 else {"device": "cuda", "processes": count}
 
 
+def modify_softmax(alpha: Any) -> dict[str, Any]:
+    """``modify_softmax=ALPHA``: PowerGrad's alpha; 0 switches it off."""
+    return {"power_grad": False} if alpha == 0 else {"power_grad.alpha": alpha}
+
+
 def same(name: str) -> Callable[[Any], dict[str, Any]]:
     return lambda value: {name: value}
 
 
 ALIASES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "gpus": gpus,
+    # PowerGrad's seed
+    "modify_softmax": modify_softmax,
     # GraM's seed, and the names of its published release (SGS)
     "c_type": nmi_k,
     "c_epochs": same("gram.epochs"),

@@ -20,12 +20,15 @@ def evaluate(run: Run, model: nn.Module, split: str = "val") -> float:
     """
     started = time.perf_counter()
     broadcast_buffers(model)
+    hooks = list(run.hooks.values()) if model is run.model else []
     was_training = model.training
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=run.device)  # loss, top-1, top-5, images
     for inputs, targets in run.val_loader:
         with run.autocast:
             logits = model(inputs)
+        for hook in hooks:
+            hook.evaluated(run, logits, targets)
         ranked = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
         loss = F.cross_entropy(logits.float(), targets, reduction="sum")
         sums += torch.stack([loss, ranked[:, 0].sum(), ranked.sum(), torch.tensor(len(targets), device=run.device)])

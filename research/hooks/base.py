@@ -32,7 +32,10 @@ class Hook:
         """Once, before optimizer, compile and DDP exist: model surgery, criterion, teacher."""
 
     def epoch_start(self, run: Run) -> None:
-        """Before the first batch of an epoch; not repeated when a run resumes inside an epoch."""
+        """Before the first batch of an epoch; not repeated when a run resumes inside an epoch.
+
+        ``run.train_loader.head(n)`` gives the first n batches that the epoch will train on.
+        """
 
     def loss(self, run: Run, loss: Tensor) -> Tensor:
         """Add loss terms; ``run.inputs``, ``run.logits`` and ``run.targets`` are those of this (micro-)batch."""
@@ -43,6 +46,13 @@ class Hook:
 
     def step_end(self, run: Run) -> None:
         """The weights have just moved: re-mask, reallocate, average."""
+
+    def evaluated(self, run: Run, logits: Tensor, targets: Tensor) -> None:
+        """A batch of this rank's share of the validation set went through ``run.model``, in inference mode.
+
+        Every sample comes exactly once an epoch, over all ranks, in the evaluation between the last step and
+        ``epoch_end``; other networks that a method evaluates, such as an average of the weights, do not come here.
+        """
 
     def epoch_end(self, run: Run) -> None:
         """After evaluation: ``run.log(...)`` what the method knows."""

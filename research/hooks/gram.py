@@ -101,7 +101,6 @@ class Gram(Hook):
     @torch.no_grad()
     def measure(self, run: Run) -> dict[str, Layer]:
         """Every spatial convolution's correlation in the first batches of the current epoch, by module name."""
-        run.train_loader.set_epoch(run.epoch)  # this event comes before the loop's own call
         inputs = torch.cat([inputs for inputs, _ in run.train_loader.head(self.batches)])
         found: dict[str, Layer] = {}
 
