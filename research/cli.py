@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research.errors import UsageError, nearest
+from research.errors import Failure, UsageError, nearest
 
 ASSIGNMENTS = {"metavar": "key=value", "nargs": "*", "help": "see `research parameters`, `research hooks`"}
 ROOT = {"default": "", "metavar": "FOLDER", "help": "where the data lies (default: $RESEARCH_DATA, else ./data)"}
@@ -24,8 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except Failure as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `research runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,7 @@ from typing import Any
 
 from research.arguments import convert
 from research.config import Config
-from research.errors import UsageError, nearest
+from research.errors import Failure, UsageError, nearest
 from research.files import write_new
 
 __all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters"]
@@ -26,7 +26,7 @@ SETTINGS = "settings"  # a notebook with this parameter trains: what its other p
 TRACEBACK_LINES = 20
 
 
-class NotebookError(RuntimeError):
+class NotebookError(Failure):
     """A cell failed, or the kernel died. The message ends with where the notebook, error visible, is kept."""
 
 

@@ -80,6 +80,7 @@ def save(run: Run, meter: Meter) -> None:
             "epoch": run.epoch,
             "batch": run.batch,
             "best_top1": run.best_top1,
+            "last_top1": run.last_top1,
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scaler": run.scaler.state_dict(),
@@ -101,6 +102,7 @@ def progress(run: Run) -> dict:
         "step": run.step,
         "steps": run.epochs * run.steps_per_epoch,
         "best_top1": run.best_top1 if run.best_top1 >= 0 else None,
+        "last_top1": run.last_top1,
     }
 
 
@@ -114,7 +116,7 @@ def resume(run: Run) -> Meter:
             run.metrics_path.write_bytes(b"")
         return meter
     run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
-    run.best_top1 = state["best_top1"]
+    run.best_top1, run.last_top1 = state["best_top1"], state["last_top1"]
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
@@ -128,7 +130,8 @@ def resume(run: Run) -> Meter:
 
 
 def keep_best(run: Run, top1: float) -> None:
-    """Keep the weights of the best epoch so far in ``best.safetensors``."""
+    """Note the result of an epoch and keep the weights of the best one so far in ``best.safetensors``."""
+    run.last_top1 = top1
     if top1 <= run.best_top1:
         return
     run.best_top1 = top1

@@ -62,6 +62,7 @@ class Run:
     batch: int = 0  # optimizer steps done in this epoch
     step: int = 0  # optimizer steps done in all
     best_top1: float = -math.inf  # percent, on the validation set
+    last_top1: float | None = None  # after the newest epoch
     saved_at: float = 0.0  # time.monotonic() of the last checkpoint
 
     def __init__(self, directory: str | os.PathLike, config: Config):

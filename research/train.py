@@ -33,6 +33,7 @@ def fit(run: Run) -> Run:
         prepare(run)
         meter = resume(run)
         while run.epoch < run.epochs:
+            run.train_loader.set_epoch(run.epoch, start=run.batch)
             if run.batch == 0:
                 for hook in run.hooks.values():
                     hook.epoch_start(run)
@@ -55,7 +56,6 @@ def train_epoch(run: Run, meter: Meter) -> None:
     config, hooks = run.config, list(run.hooks.values())
     parameters = list(run.model.parameters())
     run.network.train()
-    run.train_loader.set_epoch(run.epoch, start=run.batch)
 
     for inputs, targets in meter.waiting_for(run.train_loader):
         run.seed_everything("step", run.step, run.rank)

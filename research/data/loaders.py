@@ -123,9 +123,10 @@ def _source(config) -> Source:
             return synthetic.points(dataset.name, split), synthetic.labels(counts[split], num_seg)
 
         return Source(dataset.classes, counts, 0, points)
+    root = str(config.data_root or os.environ.get("RESEARCH_DATA", ""))
     if dataset.kind == "folder":
-        return _folder_source(dataset.name, str(config.data_root))
-    splits = {split: _images(dataset.name, str(config.data_root), split, config.download) for split in ("train", "val")}
+        return _folder_source(dataset.name, root)
+    splits = {split: _images(dataset.name, root, split, config.download) for split in ("train", "val")}
     counts = {split: len(images.labels) for split, images in splits.items()}
     total = sum(images.pixels.nbytes for images in splits.values())
     return Source(dataset.classes, counts, total, splits.__getitem__)

@@ -43,6 +43,7 @@ def bare(run: Run) -> None:
 
 def ours(run: Run, meter: Meter) -> None:
     run.batch = 0
+    run.train_loader.set_epoch(run.epoch)
     train_epoch(run, meter)
     meter.new_epoch()
     run.epoch += 1
