@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.command(options) or 0
     except UsageError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         return 2
     except Failure as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,6 +52,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", help="name under notebooks/, such as train or analysis/curves, or a path")
     run.add_argument("assignments", **ASSIGNMENTS)
     add("train", train, "train without a notebook; the same run").add_argument("assignments", **ASSIGNMENTS)
+
+    evaluate = add("evaluate", evaluate_weights, "evaluate weights: of runs, of files, of published checkpoints")
+    evaluate.add_argument("words", nargs="+", metavar="PATH | key=value", help="runs and files; parameters that win")
+    evaluate.add_argument("--last", action="store_true", help="of a run: the newest checkpoint, not the best weights")
+    evaluate.add_argument("--ema", action="store_true", help="the moving average of the weights")
 
     sweep = add("sweep", run_sweep, "run a study: every point of a grid, what is finished skipped")
     sweep.add_argument("study", help="YAML file, see notebooks/studies/")
@@ -96,7 +101,6 @@ def add_data_commands(commands: Any, add: Any) -> None:
 
 
 def run_notebook(options: argparse.Namespace) -> None:
-    print(f"{options.notebook}: starting", flush=True)  # a kernel takes seconds
     from research.config import parse_assignments
     from research.notebooks import execute
 
@@ -109,6 +113,23 @@ def train(options: argparse.Namespace) -> None:
 
     config = Config.load(parse_assignments(options.assignments))
     print(launch(config).dir)
+
+
+def evaluate_weights(options: argparse.Namespace) -> None:
+    from research.assess import assess
+    from research.config import parse_assignments
+
+    # a parameter's name has no slash, a run's name may have an equals sign
+    paths = [word for word in options.words if "=" not in word or "/" in word.partition("=")[0] or os.path.exists(word)]
+    given = parse_assignments(word for word in options.words if word not in paths)
+    if not paths:
+        raise UsageError(f"{' '.join(options.words)}: expected at least one run or file to evaluate")
+    rows = assess(paths, given, last=options.last, ema=options.ema)
+    formats = {"top1": "{:.3f}", "top5": "{:.3f}", "loss": "{:.4f}"} | dict.fromkeys(
+        ("norm", "mean", "max", "var"), "{:.3f}"
+    )
+    header = [{"top1": "top-1 %", "top5": "top-5 %"}.get(name, name) for name in rows[0]]
+    print_table(header, [[formats.get(name, "{}").format(value) for name, value in row.items()] for row in rows])
 
 
 def run_sweep(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from research.study import expand, read_study
 PROJECT = Path(__file__).parent.parent
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "numba", "ffcv", "timm", "torchvision", "papermill"}
 COMMANDS = ["", "run", "train", "sweep", "runs", "log", "data", "data write", "data verify", "data list", "doctor"]
-COMMANDS += ["parameters", "hooks", "recipes", "models"]
+COMMANDS += ["parameters", "hooks", "recipes", "models", "evaluate"]
 
 
 def test_help_of_every_command_imports_nothing_heavy():
@@ -140,6 +140,8 @@ def test_documented_command_is_accepted(line):
     given = parse_assignments(getattr(options, "assignments", []))
     if options.command is cli.train:
         Config.load(given)
+    elif options.command is cli.evaluate_weights:
+        Config.load(parse_assignments(word for word in options.words if "=" in word))
     elif options.command is cli.run_notebook:
         declared = read_parameters(find(options.notebook))
         if "settings" in declared:

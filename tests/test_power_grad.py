@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 from research.config import Config
 from research.errors import UsageError
 from research.hooks.power_grad import PowerGrad, legacy_gradient, power_grad_cross_entropy
+from research.models import create_model
+from research.models.dry_run import WithoutInitialValues
+from research.prepare import make_optimizer
 from research.run import Run
 from research.train import fit
 
@@ -283,6 +287,31 @@ def test_legacy_gradient_is_that_of_the_published_code(name):
 def test_legacy_gradient_is_ours_where_the_loss_scale_is_the_squared_batch():
     z, y = example()
     torch.testing.assert_close(legacy_gradient(z, y, 0.25, 0.1, 36.0), gradient(z, y, alpha=0.25, smoothing=0.1))
+
+
+# of the published trainer: parameters with and without weight decay, and their tensors
+NETWORKS = {
+    "resnet18": (11_678_912, 10_600, 62),
+    "resnet18_wobn": (11_678_912, 1_000, 22),
+    "resnet50": (25_502_912, 54_120, 161),
+    "resnet101": (44_442_816, 106_344, 314),
+    "seresnet18": (11_766_976, 12_648, 94),
+    "seresnet50": (28_017_856, 70_168, 225),
+    "seresnet101": (49_185_984, 140_888, 446),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_networks_decay_the_published_parameters(name):
+    config = Config.load({"recipe": "power-grad-imagenet", "model": name})
+    with torch.device("meta"), WithoutInitialValues():
+        model = create_model(name, 1000, (3, 224, 224))
+    decayed, spared = make_optimizer(
+        SimpleNamespace(config=config, model=model, device=torch.device("cpu"))
+    ).param_groups
+    sizes = [sum(p.numel() for p in group["params"]) for group in (decayed, spared)]
+    assert (*sizes, len(decayed["params"]) + len(spared["params"])) == NETWORKS[name]
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (5e-4, 0)
 
 
 # -- the hook

@@ -1,0 +1,92 @@
+"""Evaluate weights outside of training: those of runs, and those in files of any origin. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from research import checkpoint, weights
+from research.config import Config
+from research.errors import UsageError
+from research.evaluate import evaluate
+from research.hooks.logit_stats import LogitStats, means
+from research.models import MODELS
+from research.prepare import prepare
+from research.run import Run
+
+
+class Unrecorded(Run):
+    """A run in memory: its rows are kept here, and nothing reaches its directory."""
+
+    def __init__(self, directory: Path, config: Config):
+        super().__init__(directory, config)
+        self.rows: list[dict[str, Any]] = []
+
+    def log(self, split: str, **values: Any) -> None:
+        self.rows.append({"split": split, **values})
+
+    def record_environment(self) -> None:
+        pass
+
+
+def assess(
+    paths: Iterable[Path], given: Mapping[str, Any] | None = None, last: bool = False, ema: bool = False
+) -> list[dict[str, Any]]:
+    """Evaluate the weights of each path on its validation set.
+
+    Args:
+        paths: folders of runs, or files: what a run keeps, safetensors, or a published checkpoint.
+        given: parameters that win over those of the run; for a foreign file, what network and data it is of. A file
+            that names its network needs only ``dataset``.
+        last: of a run, the newest checkpoint instead of the weights that evaluated best.
+        ema: the moving average of the weights.
+
+    Returns:
+        One row each: ``weights`` (what was read), ``images``, ``correct`` (top-1), ``top1`` and ``top5`` in percent,
+        ``loss`` (cross-entropy of the raw logits, nats), and the ``norm``, ``mean``, ``max`` and ``var`` of the logits.
+
+    Raises:
+        UsageError: a path or parameter is wrong, or weights do not fit their network.
+    """
+    found = [_find(Path(path), dict(given or {}), last, ema) for path in paths]  # all, before the first is evaluated
+    return [_evaluated(*each) for each in found]
+
+
+def _find(path: Path, given: dict[str, Any], last: bool, ema: bool) -> tuple[Path, Config, dict[str, Tensor]]:
+    """What is read, the Config it belongs to, and the weights."""
+    home = next((f for f in ([path] if path.is_dir() else path.parents[:2]) if (f / "config.json").is_file()), None)
+    config = Config.load(Run.open(home).config.to_dict(), given) if home else None
+    if path.is_dir():
+        if not home:
+            raise UsageError(f"{path} is not a run: it has no config.json")
+        if last and not ema:
+            state = checkpoint.load_newest(home / "checkpoint")
+            if state is None:
+                raise UsageError(f"{home} has no checkpoint yet")
+            return home / "checkpoint", config, state["model"]
+        path = home / ("ema.safetensors" if ema else "best.safetensors")
+        if not path.exists():
+            reason = "the method ema writes it after an epoch" if ema else "it is written after the first epoch"
+            raise UsageError(f"{home} has no {path.name}: {reason}")
+    read = weights.read(path, ema and path.suffix != ".safetensors")
+    named = {"model": read.network} if read.network in MODELS else {}
+    return path, config or Config.load(named, given), read.tensors
+
+
+def _evaluated(path: Path, config: Config, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    run = Unrecorded(path.parent, config)
+    prepare(run)
+    weights.load_into(run.model, tensors, path)
+    logits = LogitStats()
+    logits.setup(run)
+    run.hooks = {"logit_stats": logits}
+    evaluate(run, run.model)
+    for loader in (run.train_loader, run.val_loader):
+        loader.close()
+    row = run.rows[-1]
+    correct = round(row["top1"] * row["images"] / 100)
+    kept = {name: row[name] for name in ("top1", "top5", "loss")}
+    return {"weights": str(path), "images": row["images"], "correct": correct, **kept, **means(logits.val)}
