@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,8 @@ def raise_failure(run: Run, code: int) -> None:
         return
     if status["status"] == "failed":
         if status["usage"]:
+            if "step" not in status:
+                shutil.rmtree(run.dir)  # it never began, so nothing of it is worth a folder
             raise UsageError(status["message"])
         raise TrainingFailed(f"{status['message']}\n\n{status['traceback']}")
     if status["status"] == "interrupted":

@@ -28,7 +28,7 @@ def outcome_recorded(run: Run) -> Iterator[None]:
     try:
         yield
         if run.rank == 0:
-            run.set_status("finished", **progress(run))
+            run.set_status("finished")
     except (Stopped, KeyboardInterrupt):
         if run.rank == 0:
             run.set_status("interrupted", message="asked to stop; the same command continues it")
@@ -89,21 +89,25 @@ def save(run: Run, meter: Meter) -> None:
             "metrics_bytes": run.metrics_path.stat().st_size,
         }
         checkpoint.save(run.checkpoints, run.step, state)
-        run.set_status("running", seconds=meter.seconds_in_all, **progress(run))
+    report(run, meter)
     run.saved_at = time.monotonic()
     if stop_requested() and run.epoch < run.epochs:
         raise Stopped
 
 
-def progress(run: Run) -> dict:
-    return {
-        "epoch": run.epoch,
-        "epochs": run.epochs,
-        "step": run.step,
-        "steps": run.epochs * run.steps_per_epoch,
-        "best_top1": run.best_top1 if run.best_top1 >= 0 else None,
-        "last_top1": run.last_top1,
-    }
+def report(run: Run, meter: Meter) -> None:
+    """How far the run is, in its status."""
+    if run.rank == 0:
+        run.set_status(
+            "running",
+            epoch=run.epoch,
+            epochs=run.epochs,
+            step=run.step,
+            steps=run.epochs * run.steps_per_epoch,
+            best_top1=run.best_top1 if run.best_top1 >= 0 else None,
+            last_top1=run.last_top1,
+            seconds=meter.seconds_in_all,
+        )
 
 
 def resume(run: Run) -> Meter:

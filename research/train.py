@@ -16,7 +16,16 @@ from research.evaluate import evaluate
 from research.meter import Meter
 from research.prepare import pick_device, prepare
 from research.processes import die_with_parent, join, leave
-from research.resume import checkpoint_due, keep_best, outcome_recorded, resume, save, stop_on_signals, stop_requested
+from research.resume import (
+    checkpoint_due,
+    keep_best,
+    outcome_recorded,
+    report,
+    resume,
+    save,
+    stop_on_signals,
+    stop_requested,
+)
 from research.run import Run
 from research.schedule import learning_rate
 
@@ -32,6 +41,7 @@ def fit(run: Run) -> Run:
     with run.alone(), outcome_recorded(run):
         prepare(run)
         meter = resume(run)
+        report(run, meter)
         while run.epoch < run.epochs:
             run.train_loader.set_epoch(run.epoch, start=run.batch)
             if run.batch == 0:

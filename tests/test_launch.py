@@ -10,12 +10,16 @@ import time
 import psutil
 import pytest
 from conftest import assert_same_run, rows, weights
+from PIL import Image
 
 from research import launch
+from research.config import Config
 from research.errors import UsageError
 from research.launch import TrainingFailed
 from research.run import Run
 from research.train import fit
+
+OFTEN = {"epochs": 40, "log_interval": 11, "checkpoint_minutes": 0}  # long enough to be cut, saved every epoch
 
 
 def command(config) -> list[str]:
@@ -61,8 +65,8 @@ def test_two_processes_train_one_network(tiny, capsys):
 def test_worker_exception_is_raised_here_with_its_traceback(tiny):
     config = tiny(name="broken")
     run = Run.create(config)
-    (run.dir / "best.safetensors").mkdir()  # the worker cannot put a file in its place
-    with pytest.raises(TrainingFailed, match="IsADirectoryError"):
+    (run.dir / "env.json").write_text("not JSON")
+    with pytest.raises(TrainingFailed, match="JSONDecodeError"):
         launch(config)
     assert run.status["status"] == "failed" and not workers(run)
 
@@ -74,8 +78,8 @@ def test_usage_error_of_a_worker_stays_one_line(tiny):
 
 
 def test_killed_worker_is_replaced_and_nothing_changes(tiny):
-    whole = fit(Run.create(tiny(name="whole", epochs=30, checkpoint_minutes=0)))
-    config = tiny(name="killed", epochs=30, checkpoint_minutes=0)
+    whole = fit(Run.create(tiny(name="whole", **OFTEN)))
+    config = tiny(name="killed", **OFTEN)
     run = Run.create(config)
     starter = subprocess.Popen(command(config))
     wait_until(lambda: list(run.checkpoints.glob("0*.pt")))
@@ -87,8 +91,8 @@ def test_killed_worker_is_replaced_and_nothing_changes(tiny):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_nothing_survives_the_launcher_and_the_run_continues(tiny, sent):
-    whole = fit(Run.create(tiny(name="whole", epochs=60, checkpoint_minutes=0)))
-    config = tiny(name="cut", epochs=60, checkpoint_minutes=0)
+    whole = fit(Run.create(tiny(name="whole", **OFTEN)))
+    config = tiny(name="cut", **OFTEN)
     run = Run.create(config)
     starter = subprocess.Popen(command(config), stderr=subprocess.DEVNULL)
     wait_until(lambda: list(run.checkpoints.glob("0*.pt")))
@@ -155,3 +159,17 @@ def test_twenty_kills_twenty_identical_endings(tiny):
         starter.wait()
         launch(config)
         assert_same_run(whole, run)
+
+
+def test_run_that_cannot_begin_leaves_no_folder(tmp_path):
+    """A picture that turns out unreadable when training reads it, after everything that is cheap was checked."""
+    for name, color in (("a", "red"), ("b", "blue")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (40, 40), color).save(tmp_path / "pictures" / name / f"{number}.png")
+    (tmp_path / "pictures" / "a" / "bad.png").write_bytes((tmp_path / "pictures" / "a" / "0.png").read_bytes()[:60])
+    given = {"dataset": "imagefolder", "data_root": str(tmp_path / "pictures"), "data_args": {"image_size": 32}}
+    config = Config.load(given, {"batch_size": 4, "device": "cpu", "runs": str(tmp_path / "runs")})
+    with pytest.raises(UsageError, match=r"bad\.png"):
+        launch(config)
+    assert not list((tmp_path / "runs").iterdir())

@@ -15,7 +15,7 @@ import numpy as np
 
 from research.data import synthetic
 from research.data.augment import held_out
-from research.data.datasets import DATASETS, data_root, homes
+from research.data.datasets import DATASETS, contents, data_root, homes
 from research.errors import UsageError
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images (N, H, W, C) uint8, labels (N,) int64
@@ -42,10 +42,11 @@ def locate(name: str, root: str | Path) -> tuple[Layout, Path]:
         for layout in LAYOUTS[name]:
             if folder := layout.folder(home):
                 return layout, folder
-    there = sorted(entry.name for entry in places[0].iterdir() if not entry.name.startswith("."))
-    found = f"found {', '.join(there[:6])}{' …' if len(there) > 6 else ''}" if there else "it is empty"
     expected = " or ".join(layout.expected for layout in LAYOUTS[name])
-    raise UsageError(f"{name}: no known layout in {places[0]} ({found}); expected {expected}; {DATASETS[name].remedy}")
+    raise UsageError(
+        f"{name}: no known layout in {places[0]} (found {contents(places[0])}); expected {expected}; "
+        f"{DATASETS[name].remedy}"
+    )
 
 
 def read_split(name: str, root: str | Path, split: str, download: bool = False) -> Arrays:

@@ -148,3 +148,11 @@ def homes(name: str, root: str | Path = "") -> list[Path]:
         given = "" if root else " (data_root is not set)"
         raise UsageError(f"{name}: no folder {str(base)!r}{given}; {dataset.remedy}")
     return [home for home in (base / name, base) if home.exists()]
+
+
+def contents(place: Path) -> str:
+    """What lies at ``place``, in a few words, for an error line."""
+    if not place.is_dir():
+        return "a file"
+    there = sorted(entry.name for entry in place.iterdir() if not entry.name.startswith("."))
+    return ", ".join(there[:6]) + (" …" if len(there) > 6 else "") or "nothing"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from research.data.augment import held_out
-from research.data.datasets import describe, homes
+from research.data.datasets import contents, describe, homes
 from research.data.images import UnreadableImage, decode
 from research.errors import UsageError
 
@@ -107,10 +107,9 @@ def find(name: str, root: str | Path) -> dict[str, Pictures]:
     for home in places:
         if found := _in_place(home, name):
             return found
-    there = sorted(e.name for e in places[0].iterdir())[:6] if places[0].is_dir() else ["a file"]
     classes = "<wnid> (such as n01440764)" if name == "imagenet" else "<class>"
     raise UsageError(
-        f"{name}: no pictures in {places[0]} (found {', '.join(there) or 'nothing'}); expected train/{classes}/ and "
+        f"{name}: no pictures in {places[0]} (found {contents(places[0])}); expected train/{classes}/ and "
         f"val/{classes}/, or {classes}/ alone, or a zip file of these; {dataset.remedy}"
     )
 
@@ -118,6 +117,8 @@ def find(name: str, root: str | Path) -> dict[str, Pictures]:
 def _in_place(home: Path, name: str) -> dict[str, Pictures] | None:
     if home.suffix == ".zip":
         return _from_zip(home, name)
+    if not home.is_dir():
+        return None
     if (home / "train").is_dir():
         if not (home / "val").is_dir():
             raise UsageError(f"{name}: {home} has train/ but no val/; expected both, one folder a class in each")
