@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from research.arguments import parameters_of
@@ -189,74 +187,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and {"split", "step", "epoch"} <= row.keys() else None
-
-
-@dataclass(frozen=True)
-class GramLayer:
-    """What GraM measured of one convolution with C input channels and (kh, kw) taps."""
-
-    name: str
-    nmi: np.ndarray  # (C, kh, kw) float64: normalised mutual information of centre and tap, k = 1; NaN where undefined
-    corr: np.ndarray  # (kh, kw): mean over channels of NMI-k
-    multiplier: np.ndarray  # (kh, kw): corr / mean(corr)
-    samples: int  # pairs a tap
-    bins: int  # of the histogram, an axis
-
-
-@dataclass(frozen=True)
-class GramRecord:
-    """One measurement of GraM: its layers in order of depth."""
-
-    epoch: int  # 0-based
-    k: float
-    variant: str
-    layers: tuple[GramLayer, ...]
-
-
-def gram_epochs(run_dir: Path | str) -> list[int]:
-    """Epochs in which the run measured, in order; empty without GraM."""
-    return sorted(int(path.stem.removeprefix("epoch_")) for path in (Path(run_dir) / "gram").glob("epoch_*.npz"))
-
-
-def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
-    """What GraM measured in ``epoch`` (``None``: the newest), from ``run_dir/gram/epoch_EEE.npz``.
-
-    Raises:
-        UsageError: the run has no such measurement; says which it has.
-    """
-    known = gram_epochs(run_dir)
-    if not known:
-        raise UsageError(f"run {Path(run_dir).name} has no GraM measurements; train with gram=true")
-    epoch = known[-1] if epoch is None else epoch
-    if epoch not in known:
-        raise UsageError(f"run {Path(run_dir).name} measured nothing in epoch {epoch}; it did in {known}")
-    with np.load(Path(run_dir) / "gram" / f"epoch_{epoch:03d}.npz") as file:
-        layers = tuple(
-            GramLayer(
-                name=str(name),
-                nmi=file[f"nmi_{i}"],
-                corr=file[f"corr_{i}"],
-                multiplier=file[f"multiplier_{i}"],
-                samples=int(file[f"n_{i}"]),
-                bins=int(file[f"bins_{i}"]),
-            )
-            for i, name in enumerate(file["names"])
-        )
-        return GramRecord(int(file["epoch"]), float(file["k"]), str(file["variant"]), layers)
-
-
-def gram_taps(run_dir: Path | str) -> pd.DataFrame:
-    """Every tap of every layer in every measured epoch.
-
-    Columns: epoch, depth (0 = first layer), layer, dy, dx (pixels from the centre), distance, corr, multiplier.
-    """
-    rows = []
-    for record in (load_gram(run_dir, epoch) for epoch in gram_epochs(run_dir)):
-        for depth, layer in enumerate(record.layers):
-            height, width = layer.corr.shape
-            for i, j in np.ndindex(height, width):
-                dy, dx = i - (height - 1) // 2, j - (width - 1) // 2
-                at = (record.epoch, depth, layer.name, dy, dx, float(np.hypot(dy, dx)))
-                rows.append((*at, layer.corr[i, j], layer.multiplier[i, j]))
-    names = ["epoch", "depth", "layer", "dy", "dx", "distance", "corr", "multiplier"]
-    return pd.DataFrame(rows, columns=names)

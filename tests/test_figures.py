@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -6,8 +7,9 @@ from synthetic_runs import LAYERS, write_run
 
 from research import figures
 from research.errors import UsageError
-from research.figures.correlation import independent_floor
-from research.frames import gram_taps, load_gram, load_runs
+from research.figures.channels import independent_floor
+from research.frames import load_runs
+from research.gram_frames import at_k, gram_epochs, gram_taps, load_gram, results_against_k
 
 
 @pytest.fixture
@@ -43,8 +45,14 @@ def test_every_configuration_has_its_colour(runs):
 
 def test_axes_are_labelled_and_nothing_has_a_title(runs):
     run = runs[runs["hooks"] == "gram"]["dir"].item()
-    taps = gram_taps(run)
-    for figure in (figures.loss_curves(runs), figures.multiplier_over_epochs(taps), figures.tap_profile(taps)):
+    taps = gram_taps(*(load_gram(run, epoch) for epoch in gram_epochs(run)))
+    lines = (
+        figures.multiplier_over_epochs,
+        figures.multiplier_over_k,
+        figures.tap_profile,
+        figures.horizontal_and_vertical,
+    )
+    for figure in (figures.loss_curves(runs), *(draw(taps) for draw in lines)):
         assert all(axis.get_xlabel() and axis.get_ylabel() for axis in figure.axes)
         assert not any(axis.get_title() for axis in figure.axes)
         assert figure.get_figwidth() in (3.3, 6.8)
@@ -62,9 +70,68 @@ def test_matrices_show_every_layer_in_order_of_depth(runs):
     assert [name for name in names if name in LAYERS] == list(LAYERS)
 
 
+def test_strips_show_every_layer_at_every_k_and_epoch(runs):
+    run = runs[runs["hooks"] == "gram"]["dir"].item()
+    records = [load_gram(run, epoch) for epoch in gram_epochs(run)]
+    over_k, over_epochs = figures.multipliers_of_ks(records[-1], [1, 8]), figures.multipliers_of_epochs(records)
+    for figure, columns in ((over_k, [at_k(records[-1], k) for k in (1, 8)]), (over_epochs, records)):
+        shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
+        expected = [record.layers[depth].multiplier for depth in range(len(LAYERS)) for record in columns]
+        assert len(shown) == len(expected)
+        for image, multiplier in zip(shown, expected, strict=True):
+            np.testing.assert_array_equal(image, multiplier)
+    written = {text.get_text() for axis in over_epochs.axes for text in axis.texts}
+    assert written == {"1", "2", "3", *LAYERS}
+
+
+def test_wide_kernels_are_written_in_numbers(runs):
+    record = load_gram(runs[runs["hooks"] == "gram"]["dir"].item())
+    corr, multiplier = [axis for axis in figures.wide_kernels(record).axes if axis.images]
+    assert len(corr.texts) == len(multiplier.texts) == 49
+    assert [text.get_text() for text in corr.texts if text.get_position() == (0, 0)] == ["1.00"]
+    with pytest.raises(UsageError, match="larger than 3x3"):
+        figures.wide_kernels(type(record)(0, 8.0, "center", record.layers[:1]))
+
+
+def test_horizontal_and_vertical_neighbours_are_told_apart(runs):
+    taps = gram_taps(load_gram(runs[runs["hooks"] == "gram"]["dir"].item()))
+    taps.loc[(taps["dy"] == 0) & (taps["dx"].abs() == 1), "multiplier"] = 30.0
+    axis = figures.horizontal_and_vertical(taps).axes[0]
+    by_label = {line.get_label(): line.get_xdata() for line in axis.lines}
+    assert (by_label["horizontal"] == 30).all() and (by_label["vertical"] < 30).all()
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(LAYERS)
+
+
+def test_results_stand_beside_the_band_of_plain_training(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, f"plain{seed}", seed=seed)
+        for k in (1.0, 16.0):
+            write_run(tmp_path, f"gram{k}-{seed}", seed=seed, hooks={"gram": {"k": k}})
+    table = load_runs(tmp_path)
+    table["best_top1"] = 72.0 + table["seed"] + 0.5 * table["gram.k"].notna()
+    results = results_against_k(table)
+    figure = figures.against_k(results)
+    left, right = figure.axes
+    np.testing.assert_array_equal(left.lines[0].get_xdata(), [1, 16])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.5, 0.5])
+    (band,) = left.patches
+    assert band.get_height() == pytest.approx(2 * np.std([72, 73], ddof=1))
+    assert sum("n = 2, mean ± s.d." in text for text in texts(figure)) == 2
+    with pytest.raises(UsageError, match="no run with GraM"):
+        figures.against_k(results[results["k"].isna()])
+
+
+def test_cost_of_several_runs_is_their_median():
+    cost = pd.DataFrame({"run": ["a", "b", "c"], "epoch": 1, "seconds": [1.0, 2.0, 9.0], "share": [0.1, 0.2, 0.9]})
+    seconds, share = figures.measuring_cost(cost).axes
+    assert seconds.lines[0].get_ydata() == [2.0] and share.lines[0].get_ydata() == [20.0]
+    with pytest.raises(UsageError, match="no cost to draw"):
+        figures.measuring_cost(cost.head(0))
+
+
 def test_profile_is_the_mean_multiplier_of_taps_at_equal_distance(runs):
     run = runs[runs["hooks"] == "gram"]["dir"].item()
-    line = figures.tap_profile(gram_taps(run)).axes[0].lines[0]
+    line = figures.tap_profile(gram_taps(load_gram(run))).axes[0].lines[0]
     multiplier = load_gram(run).layers[0].multiplier
     edges, corners = multiplier[[0, 1, 1, 2], [1, 0, 2, 1]], multiplier[[0, 0, 2, 2], [0, 2, 0, 2]]
     np.testing.assert_allclose(line.get_ydata(), [multiplier[1, 1], edges.mean(), corners.mean()])

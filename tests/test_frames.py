@@ -6,7 +6,7 @@ import pytest
 from synthetic_runs import LAYERS, write_run
 
 from research.errors import UsageError
-from research.frames import gram_epochs, gram_taps, load_gram, load_runs
+from research.frames import load_runs
 
 
 def test_one_row_a_run_with_config_and_progress(tmp_path):
@@ -108,23 +108,3 @@ def test_labels_say_what_differs_other_than_the_seed(tmp_path):
         {"seed": 1, "epochs": 3},
         {"model": "resnet20", "epochs": 3},
     ]
-
-
-def test_gram_record_reads_back(tmp_path):
-    run = write_run(tmp_path, "g", epochs=2, gram=True)
-    record = load_gram(run)
-    assert gram_epochs(run) == [0, 1] and record.epoch == 1 and record.k == 8.0 and record.variant == "center"
-    assert [layer.name for layer in record.layers] == list(LAYERS)
-    assert record.layers[0].nmi.shape == (8, 3, 3) and record.layers[-1].corr.shape == (7, 7)
-    frame = gram_taps(run)
-    assert len(frame) == 2 * (4 * 9 + 49)
-    assert (frame[frame["distance"] == 0]["corr"] == 1).all()
-    sums = frame.groupby(["epoch", "layer"])["multiplier"].sum()
-    np.testing.assert_allclose(sums.xs("stem7", level="layer"), 49)
-
-
-def test_missing_gram_record_says_which_exist(tmp_path):
-    with pytest.raises(UsageError, match="gram=true"):
-        load_gram(write_run(tmp_path, "plain"))
-    with pytest.raises(UsageError, match=r"epoch 7.*\[0, 1\]"):
-        load_gram(write_run(tmp_path, "g", epochs=2, gram=True), epoch=7)

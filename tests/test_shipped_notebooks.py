@@ -9,6 +9,8 @@ from synthetic_runs import write_run
 
 from research.errors import UsageError
 from research.notebooks import execute, find, read_parameters
+from research.recipes import load_recipe
+from research.study import expand, read_study
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
@@ -60,14 +62,16 @@ def test_analyses_of_one_day_make_one_entry(here):
     write_run(here / "runs", "gram", gram=True)
     curves = execute("analysis/curves", {"log": "log.md", "title": "Demo"}, progress=False)
     correlation = execute(
-        "analysis/correlation", {"runs": "runs/gram", "log": "log.md", "title": "Demo"}, progress=False
+        "analysis/correlation",
+        {"runs": "runs", "log": "log.md", "title": "Demo", "logged": ["top-1 against k"]},
+        progress=False,
     )
     assert curves.parent == correlation.parent == here / "runs" / "analysis"
-    assert len(outputs(curves, "image/png")) == 1 and len(outputs(correlation, "image/png")) == 4
+    assert len(outputs(curves, "image/png")) == 1 and len(outputs(correlation, "image/png")) == 11
     log = (here / "log.md").read_text()
     assert len(re.findall("^## ", log, re.M)) == 1
     links = re.findall(r"!\[.*\]\((.*)\)", log)
-    assert len(links) == 5 and all((here / link).is_file() for link in links)
+    assert len(links) == 2 and all((here / link).is_file() for link in links)
 
 
 def test_analysis_without_anything_to_analyse_says_so(here):
@@ -75,3 +79,18 @@ def test_analysis_without_anything_to_analyse_says_so(here):
     with pytest.raises(UsageError, match="no run in runs has GraM measurements"):
         execute(find("analysis/correlation"), progress=False)
     assert not (here / "runs" / "analysis").exists()
+
+
+def test_imagenet_study_is_the_seed_s_with_four_controls():
+    configs = [point.config for point in expand(read_study(ROOT / "notebooks" / "studies" / "gram-k-imagenet.yaml"))]
+    ks = {(config.model, config.hooks.get("gram", {}).get("k")) for config in configs}
+    models = ("resnet18", "resnet34", "resnet50", "mobilenet_v1")
+    assert len(configs) == 36
+    assert ks == {(model, k) for model in models for k in (None, 1, 2, 4, 8, 16, 32, 64, 256)}
+    for config in configs:
+        recipe = load_recipe("gram-imagenet-mobilenet_v1" if config.model == "mobilenet_v1" else "gram-imagenet-resnet")
+        told = config.to_dict()
+        assert {key: told[key] for key in recipe} == recipe | {"model": config.model}
+        assert (config.processes, config.device) == (8, "cuda")
+        for given in config.hooks.values():
+            assert {**given, "k": 0} == {"k": 0, "epochs": 1, "batches": 2, "warmup": 1, "variant": "center"}

@@ -1,21 +1,23 @@
-"""What GraM measured: how strongly neighbouring pixels depend on each other, and the multipliers made from it."""
+"""Correlation matrices and gradient multipliers as heat maps, layer by layer."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from research.figures.style import COLUMN, PAGE, TALLEST, ramp, style
-from research.frames import GramRecord
+from research.errors import UsageError
+from research.figures.style import COLUMN, PAGE, TALLEST, style
+from research.gram_frames import GramRecord, at_k
 
-POSITIONS = {"centre": (0, 0), "edge": (0, 1), "corner": (1, 1)}  # sorted (|dy|, |dx|) of the one-hop neighbourhood
+KS = (1, 2, 4, 8, 16, 32, 64, 256)  # of the published study
+STRIP = 12  # columns of a strip at most
+MULTIPLIER = ("multiplier", "RdBu_r", LogNorm(1 / 8, 8))  # white = 1; stronger ones keep the last colour
 
 
 def nmi_matrices(record: GramRecord) -> Figure:
@@ -23,13 +25,9 @@ def nmi_matrices(record: GramRecord) -> Figure:
 
     Layers read downwards in order of depth, then from block to block.
     """
-    rows, blocks = _arranged(len(record.layers))
+    rows, blocks = arranged(len(record.layers))
     height = min(0.85 * rows + 0.55, TALLEST)
     written = (height - 0.55) / rows > 0.6  # inches that leave room for numbers
-    looks = {
-        "corr": (f"NMI-{record.k:g}", "viridis", Normalize(0, 1)),
-        "multiplier": ("multiplier", "RdBu_r", LogNorm(1 / 8, 8)),  # white = 1; stronger ones keep the last colour
-    }
     with style():
         size = (COLUMN if blocks == 1 else PAGE, height)
         figure, axes = plt.subplots(rows, 2 * blocks, figsize=size, layout="constrained", squeeze=False)
@@ -37,144 +35,106 @@ def nmi_matrices(record: GramRecord) -> Figure:
             axis.axis("off")
         for place, layer in enumerate(record.layers):
             pair = axes[place % rows, place // rows * 2 :]
-            for axis, (kind, (_, cmap, norm)) in zip(pair, looks.items(), strict=False):
-                _heat(axis, getattr(layer, kind), cmap, norm, written)
+            for axis, (kind, (_, cmap, norm)) in zip(pair, _looks(record).items(), strict=False):
+                _heat(axis, getattr(layer, kind), cmap, norm, written and layer.corr.size <= 9)
             pair[0].text(-0.1, 0.5, layer.name, transform=pair[0].transAxes, ha="right", va="center", fontsize=7)
-        for column, look in enumerate(looks.values()):
+        for column, look in enumerate(_looks(record).values()):
             # one block: each scale below its column; several: both below everything
             _colour_scale(figure, axes[:, column] if blocks == 1 else axes, 15 * blocks, *look)
         plt.close(figure)
     return figure
 
 
-def multiplier_over_epochs(taps: pd.DataFrame) -> Figure:
-    """Multiplier at the centre, edges and corners of the kernel against epochs, a line for each layer.
+def wide_kernels(record: GramRecord) -> Figure:
+    """Correlation matrix and multiplier, in numbers, of the layers with kernels larger than 3x3, such as a 7x7 stem.
 
-    ``taps`` is :func:`research.frames.gram_taps` of one run. Kernels larger than 3x3 show their inner 3x3.
+    Raises:
+        UsageError: there is no such layer.
     """
-    offsets = np.sort(taps[["dy", "dx"]].abs().to_numpy(), axis=1)
+    layers = [layer for layer in record.layers if layer.corr.size > 9]
+    if not layers:
+        raise UsageError("no measured layer has a kernel larger than 3x3")
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.3), layout="constrained")
-        for axis, (position, offset) in zip(axes, POSITIONS.items(), strict=True):
-            means = taps[(offsets == offset).all(axis=1)].groupby(["depth", "epoch"])["multiplier"].mean().unstack(0)
-            for depth, colour in zip(means.columns, ramp(taps["depth"].max() + 1), strict=True):
-                axis.plot(means.index + 1, means[depth], color=colour, marker="o")
-            axis.axhline(1, color="0.5", linewidth=0.6, linestyle="--")
-            axis.set(xlabel="epoch", ylabel=f"multiplier, {position}")
-            _log_when_wide(axis, means.to_numpy())
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        _name_layers(figure, taps)
+        size = (PAGE, min(3.2 * len(layers) + 0.3, TALLEST))
+        figure, axes = plt.subplots(len(layers), 2, figsize=size, layout="constrained", squeeze=False)
+        for pair, layer in zip(axes, layers, strict=True):
+            for axis, (kind, (_, cmap, norm)) in zip(pair, _looks(record).items(), strict=True):
+                height, width = layer.corr.shape
+                top, left = -((height - 1) // 2) - 0.5, -((width - 1) // 2) - 0.5
+                extent = (left, left + width, top + height, top)
+                _heat(axis, getattr(layer, kind), cmap, norm, written=True, extent=extent)
+                axis.grid(False)
+                axis.set(xlabel="dx (pixels)", ylabel=f"{layer.name}, dy (pixels)")
+        for column, look in enumerate(_looks(record).values()):
+            _colour_scale(figure, axes[:, column], 30, *look)
         plt.close(figure)
     return figure
 
 
-def tap_profile(taps: pd.DataFrame) -> Figure:
-    """Mean multiplier against distance from the kernel's centre, a line for each layer, newest epoch of ``taps``."""
-    newest = taps[taps["epoch"] == taps["epoch"].max()]
-    with style():
-        figure, axis = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
-        means = newest.groupby(["depth", "distance"])["multiplier"].mean()
-        for depth, colour in zip(range(newest["depth"].max() + 1), ramp(newest["depth"].max() + 1), strict=True):
-            axis.plot(means[depth].index, means[depth], color=colour, marker="o")
-        axis.axhline(1, color="0.5", linewidth=0.6, linestyle="--")
-        axis.set(xlabel="distance from the centre (pixels)", ylabel="mean multiplier")
-        _log_when_wide(axis, means.to_numpy())
-        _name_layers(figure, newest)
-        plt.close(figure)
-    return figure
+def multipliers_of_ks(record: GramRecord, ks: Sequence[float] = KS) -> Figure:
+    """The multipliers that each ``k`` makes of one measurement: a row a layer, a column a k."""
+    return _strip([at_k(record, k) for k in ks], [f"{k:g}" for k in ks], "k")
 
 
-def nmi_histogram(record: GramRecord) -> Figure:
-    """NMI (k = 1) of every channel with its neighbours, a row for each layer, and what independent data would show.
-
-    The dashed line is the finite-sample floor: the mean of the estimator for independent normal data of as many pairs.
-    """
-    floors = [independent_floor(layer.samples, layer.bins) for layer in record.layers]
-    most = max([*floors, *(np.max(_neighbours(layer.nmi), initial=0.01) for layer in record.layers)])
-    bins = np.linspace(0, 1.02 * most, 51)
-    rows, blocks = _arranged(len(record.layers))
-    with style():
-        size = (COLUMN if blocks == 1 else PAGE, min(0.45 * rows + 0.8, TALLEST))
-        figure, axes = plt.subplots(rows, blocks, figsize=size, sharex=True, layout="constrained", squeeze=False)
-        for axis in axes.flat:
-            axis.set(yticks=[], xlim=(0, bins[-1]))
-            axis.spines["left"].set_visible(False)
-            axis.grid(False)
-        for axis, layer, floor in zip(axes.T.flat, record.layers, floors, strict=False):
-            values = _neighbours(layer.nmi)
-            axis.hist(values, bins, color="#0072B2", weights=np.full(len(values), 1 / max(1, len(values))))
-            line = axis.axvline(floor, color="#D55E00", linestyle="--", linewidth=0.8, label="independent data")
-            note = f"{layer.name}  n = {len(layer.nmi)} channels, {layer.samples:,} pairs"
-            axis.text(1, 1, note, transform=axis.transAxes, ha="right", va="bottom", fontsize=5.5)
-        figure.supxlabel("NMI of a channel with one neighbour", fontsize=8)
-        figure.supylabel("share of channels and taps", fontsize=8)
-        figure.legend(handles=[line], loc="outside upper center")
-        plt.close(figure)
-    return figure
+def multipliers_of_epochs(records: Sequence[GramRecord]) -> Figure:
+    """The multipliers of a run over its epochs: a row a layer, a column an epoch, of many epochs some evenly spaced."""
+    shown = np.unique(np.linspace(0, len(records) - 1, min(len(records), STRIP)).round().astype(int))
+    chosen = [records[place] for place in shown]
+    return _strip(chosen, [str(record.epoch + 1) for record in chosen], "epoch")
 
 
-def independent_floor(samples: int, bins: int) -> float:
-    """Expected NMI estimate of two independent normal variables from ``samples`` pairs in ``bins`` x ``bins`` cells.
-
-    Miller and Madow's bias of the mutual information, (b - 1)^2 / (2 n ln 2) bits, over the joint entropy of two
-    normal histograms whose range is that of a sample of n, 2 sqrt(2 ln n) standard deviations nearly.
-    """
-    if bins < 2:
-        return 0.0
-    spread = math.sqrt(2 * math.log(samples))
-    extent = spread - (math.log(math.log(samples)) + math.log(4 * math.pi)) / (2 * spread)  # expected maximum
-    entropy = 2 * (math.log2(math.sqrt(2 * math.pi * math.e)) - math.log2(2 * extent / bins))
-    return (bins - 1) ** 2 / (2 * samples * math.log(2)) / entropy
-
-
-def _arranged(layers: int) -> tuple[int, int]:
+def arranged(layers: int) -> tuple[int, int]:
     """Rows and blocks of a page for so many layers."""
     blocks = min(3, math.ceil(layers / 9))
     return math.ceil(layers / blocks), blocks
 
 
-def _colour_scale(figure: Figure, axes: np.ndarray, aspect: int, label: str, cmap: str, norm: Normalize) -> None:
+def _strip(records: Sequence[GramRecord], labels: Sequence[str], quantity: str) -> Figure:
+    names = list(dict.fromkeys(layer.name for record in records for layer in record.layers))
+    _, cmap, norm = MULTIPLIER
+    with style():
+        side = min(0.55, (PAGE - 1.4) / len(records), (TALLEST - 0.9) / len(names))
+        size = (1.4 + side * len(records), 0.9 + side * len(names))
+        figure, axes = plt.subplots(len(names), len(records), figsize=size, layout="constrained", squeeze=False)
+        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.04, hspace=0.04)
+        for axis in axes.flat:
+            axis.axis("off")
+        for column, record in enumerate(records):
+            for layer in record.layers:
+                _heat(axes[names.index(layer.name), column], layer.multiplier, cmap, norm, written=False)
+            axes[-1, column].text(
+                *(0.5, -0.15), labels[column], transform=axes[-1, column].transAxes, ha="center", va="top", fontsize=7
+            )
+        for axis, name in zip(axes[:, 0], names, strict=True):
+            axis.text(-0.15, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=min(7, 70 * side))
+        figure.supxlabel(quantity, fontsize=8)
+        _colour_scale(figure, axes, 15, *MULTIPLIER, location="top")
+        plt.close(figure)
+    return figure
+
+
+def _looks(record: GramRecord) -> dict[str, tuple[str, str, Normalize]]:
+    """Label, colour map and scale of what a layer has."""
+    return {"corr": (f"NMI-{record.k:g}", "viridis", Normalize(0, 1)), "multiplier": MULTIPLIER}
+
+
+def _colour_scale(
+    figure: Figure, axes: np.ndarray, aspect: int, label: str, cmap: str, norm: Normalize, location: str = "bottom"
+) -> None:
     scale = plt.cm.ScalarMappable(norm, cmap)
-    bar = figure.colorbar(scale, ax=axes, location="bottom", label=label, fraction=0.05, aspect=aspect, pad=0.02)
+    bar = figure.colorbar(scale, ax=axes, location=location, label=label, fraction=0.05, aspect=aspect, pad=0.02)
     bar.outline.set_visible(False)
     middle = 1 if isinstance(norm, LogNorm) else 0.5
     bar.set_ticks([norm.vmin, middle, norm.vmax], labels=[f"{value:g}" for value in (norm.vmin, middle, norm.vmax)])
     bar.minorticks_off()
 
 
-def _heat(axis: Axes, matrix: np.ndarray, cmap: str, norm: Normalize, written: bool) -> None:
-    axis.imshow(matrix, cmap=cmap, norm=norm)
-    if written and matrix.size <= 9:
+def _heat(axis: Axes, matrix: np.ndarray, cmap: str, norm: Normalize, written: bool, extent=None) -> None:
+    image = axis.imshow(matrix, cmap=cmap, norm=norm, extent=extent)
+    left, _, _, top = image.get_extent()
+    if written:
         for (i, j), value in np.ndenumerate(matrix):
             red, green, blue, _ = plt.get_cmap(cmap)(norm(value))
             dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-            axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color="white" if dark else "black")
-
-
-def _log_when_wide(axis: Axes, values: np.ndarray) -> None:
-    """A 7x7 stem's multipliers span three decades; those of 3x3 kernels read better on a linear axis."""
-    positive = values[values > 0]
-    if len(positive) and positive.max() > 30 * positive.min():
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _neighbours(nmi: np.ndarray) -> np.ndarray:
-    """(C, kh, kw) -> the defined values off the centre, flat."""
-    off = np.ones(nmi.shape[1:], dtype=bool)
-    off[(nmi.shape[1] - 1) // 2, (nmi.shape[2] - 1) // 2] = False
-    values = nmi[:, off].ravel()
-    return values[~np.isnan(values)]
-
-
-def _name_layers(figure: Figure, taps: pd.DataFrame) -> None:
-    """A legend of layers by depth; only a scale of depth when they are many."""
-    names = taps.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
-    shades = ramp(len(names))
-    if len(names) <= 9:
-        handles = [plt.Line2D([], [], color=c, marker="o", label=n) for c, n in zip(shades, names, strict=True)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3 if figure.get_figwidth() > COLUMN else 2)
-    else:
-        scale = plt.cm.ScalarMappable(Normalize(1, len(names)), ListedColormap(shades))
-        figure.colorbar(scale, ax=figure.axes, label="depth (layer)")
+            at = (left + j + 0.5, top + i + 0.5)
+            axis.text(*at, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color="white" if dark else "black")

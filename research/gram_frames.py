@@ -1,0 +1,166 @@
+"""What GraM left in runs -> frames: measurements, any other k from them, results against k, and the cost.
+
+Everything comes from ``gram/epoch_EEE.npz`` and the metrics; nothing is trained or measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from research.errors import UsageError
+from research.frames import Runs, word
+
+
+@dataclass(frozen=True)
+class GramLayer:
+    """What GraM measured of one convolution with C input channels and (kh, kw) taps."""
+
+    name: str
+    nmi: np.ndarray  # (C, kh, kw) float64: normalised mutual information of centre and tap, k = 1; NaN where undefined
+    corr: np.ndarray  # (kh, kw): mean over channels of NMI-k
+    multiplier: np.ndarray  # (kh, kw): corr / mean(corr)
+    samples: int  # pairs a tap
+    bins: int  # of the histogram, an axis
+
+
+@dataclass(frozen=True)
+class GramRecord:
+    """One measurement of GraM: its layers in order of depth."""
+
+    epoch: int  # 0-based
+    k: float
+    variant: str
+    layers: tuple[GramLayer, ...]
+
+
+def gram_epochs(run_dir: Path | str) -> list[int]:
+    """Epochs in which the run measured, in order; empty without GraM."""
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in (Path(run_dir) / "gram").glob("epoch_*.npz"))
+
+
+def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
+    """What GraM measured in ``epoch`` (``None``: the newest), from ``run_dir/gram/epoch_EEE.npz``.
+
+    Raises:
+        UsageError: the run has no such measurement; says which it has.
+    """
+    known = gram_epochs(run_dir)
+    if not known:
+        raise UsageError(f"run {Path(run_dir).name} has no GraM measurements; train with gram=true")
+    epoch = known[-1] if epoch is None else epoch
+    if epoch not in known:
+        raise UsageError(f"run {Path(run_dir).name} measured nothing in epoch {epoch}; it did in {known}")
+    with np.load(Path(run_dir) / "gram" / f"epoch_{epoch:03d}.npz") as file:
+        layers = tuple(
+            GramLayer(
+                name=str(name),
+                nmi=file[f"nmi_{i}"],
+                corr=file[f"corr_{i}"],
+                multiplier=file[f"multiplier_{i}"],
+                samples=int(file[f"n_{i}"]),
+                bins=int(file[f"bins_{i}"]),
+            )
+            for i, name in enumerate(file["names"])
+        )
+        return GramRecord(int(file["epoch"]), float(file["k"]), str(file["variant"]), layers)
+
+
+def at_k(record: GramRecord, k: float) -> GramRecord:
+    """The same measurement as another ``k`` would have made of it.
+
+    Raises:
+        UsageError: k is not positive.
+    """
+    import torch
+
+    from research.measures.nmi import channel_mean, gradient_multiplier
+
+    def redone(layer: GramLayer) -> GramLayer:
+        corr = channel_mean(torch.from_numpy(layer.nmi), k)
+        return replace(layer, corr=corr.numpy(), multiplier=gradient_multiplier(corr).numpy())
+
+    return replace(record, k=float(k), layers=tuple(map(redone, record.layers)))
+
+
+def gram_taps(*records: GramRecord) -> pd.DataFrame:
+    """Every tap of every layer in every record: the epochs of a run, or one epoch at several k.
+
+    Columns: epoch, k, depth (0 = first layer), layer, dy, dx (pixels from the centre), distance, corr, multiplier.
+    """
+    rows = []
+    for record in records:
+        for depth, layer in enumerate(record.layers):
+            height, width = layer.corr.shape
+            for i, j in np.ndindex(height, width):
+                dy, dx = i - (height - 1) // 2, j - (width - 1) // 2
+                at = (record.epoch, record.k, depth, layer.name, dy, dx, float(np.hypot(dy, dx)))
+                rows.append((*at, layer.corr[i, j], layer.multiplier[i, j]))
+    names = ["epoch", "k", "depth", "layer", "dy", "dx", "distance", "corr", "multiplier"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def gram_cost(runs: Runs) -> pd.DataFrame:
+    """What measuring cost, a row a measured epoch: run, epoch, seconds, training (seconds of its training pass), share.
+
+    ``share`` is seconds / (seconds + training). The seconds are those of the statistics; the forward pass of the
+    measured batches comes on top. A process's first measurement may include the compilation of the kernels.
+    """
+    rows = runs.metrics
+    rows = rows[(rows["metric"] == "seconds") & rows["split"].isin(["gram", "epoch"])]
+    # a resumed run may have logged an epoch twice: its last row counts
+    rows = rows.drop_duplicates([name for name in ("run", "split", "epoch", "layer") if name in rows], keep="last")
+    sums = rows.pivot_table(index=["run", "epoch"], columns="split", values="value", aggfunc="sum")
+    cost = sums.rename(columns={"gram": "seconds", "epoch": "training"}).reindex(columns=["seconds", "training"])
+    cost = cost.dropna().rename_axis(columns=None).reset_index()
+    return cost.assign(share=cost["seconds"] / (cost["seconds"] + cost["training"]))
+
+
+def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
+    """Finished plain and GraM runs, a row for all that differ in their seed only.
+
+    ========================  ==========================================================================
+    ``setup`` ``method``      what else differs among these runs: network, data …; GraM's other parameters
+    ``k``                     of GraM; NaN for plain training
+    ``seeds``                 number of runs
+    ``mean`` ``std``          of ``metric``, a column of ``runs``; std is NaN for one run
+    ``pairs``                 seeds that plain training of the same setup has too
+    ``difference``            mean over these seeds of GraM minus plain; NaN for plain training itself
+    ``error``                 standard error of ``difference``; NaN below two pairs
+    ========================  ==========================================================================
+    """
+    runs = runs[runs["status"] == "finished"]
+    changed = dict.fromkeys(key for changes in runs.changes() for key in changes if key in runs)
+    frame = pd.DataFrame({"seed": runs["seed"], "k": runs.get("gram.k", np.nan), "value": runs[metric].astype(float)})
+    frame["setup"] = _words(runs, [key for key in changed if key != "seed" and not key.startswith("gram.")])
+    with_gram = runs[frame["k"].notna()]
+    others = _words(with_gram, [key for key in changed if key.startswith("gram.") and key != "gram.k"])
+    frame["method"] = others.reindex(runs.index, fill_value="")
+    plain = frame[frame["k"].isna()].groupby(["setup", "seed"])["value"].mean().rename("plain")
+    frame = frame.join(plain, on=["setup", "seed"])
+    frame["difference"] = (frame["value"] - frame["plain"]).where(frame["k"].notna())
+    grouped = frame.groupby(["setup", "method", "k"], dropna=False)
+    return grouped.agg(
+        seeds=("value", "count"),
+        mean=("value", "mean"),
+        std=("value", "std"),
+        pairs=("difference", "count"),
+        difference=("difference", "mean"),
+        error=("difference", "sem"),
+    ).reset_index()
+
+
+def _words(runs: Runs, keys: Sequence[str]) -> pd.Series:
+    """Every run's parameters among ``keys`` that differ, as few as tell all of these runs apart that they can."""
+    values = {key: runs[key].map(repr) for key in keys if runs[key].map(repr).nunique() > 1}
+    told = pd.Series(list(zip(*values.values(), strict=True)) or [()] * len(runs), index=runs.index, dtype=object)
+    sufficient = [key for key, column in values.items() if column.nunique() == told.nunique()]
+    names = [
+        " ".join(word(key, row[key]) for key in sufficient[:1] or values if row[key] == row[key])
+        for _, row in runs.iterrows()
+    ]
+    return pd.Series(names, index=runs.index, dtype=object)
