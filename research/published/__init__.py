@@ -1,0 +1,34 @@
+"""Published results as tables, beside which own runs are put: one CSV file a table.
+
+Columns: ``label`` as printed; ``top1`` (percent), ``correct`` of ``images``; ``checkpoint``; whether the recipe of the
+row is ``stated`` or ``inferred``; all others are parameters of runs under their own names.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from research.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def published_names() -> list[str]:
+    """Every table, in alphabetical order."""
+    return sorted(file.name.removesuffix(".csv") for file in files(__name__).iterdir() if file.name.endswith(".csv"))
+
+
+def load_published(name: str) -> pd.DataFrame:
+    """The table ``name``, rows in the order of its source.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    import pandas as pd
+
+    if name not in (names := published_names()):
+        raise UsageError(f"unknown table of published results {name!r}{nearest(name, names)}")
+    with (files(__name__) / f"{name}.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
