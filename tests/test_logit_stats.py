@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import rows
+from conftest import assert_same_run, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research import resume
 from research.hooks import HOOKS, Hook
 from research.hooks.logit_stats import LogitStatistics, add, logit_statistics, means
 from research.run import Run
@@ -78,3 +79,22 @@ def test_rows_are_the_statistics_of_all_logits_of_the_epoch(tiny, monkeypatch, a
         assert found[split]["images"] == len(z)
         for name, value in logit_statistics(z)._asdict().items():
             assert found[split][name] == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
+    """Where a lone process may save what the next row has so far."""
+
+    class StopOnce(Hook):
+        def step_end(self, run):
+            if run.step == 6 and run.name == "stopped" and not run.checkpoints.exists():
+                resume._stop.set()
+
+    monkeypatch.setitem(HOOKS, "stop_once", StopOnce)
+    whole, stopped = (
+        tiny(epochs=1, name=name, hooks={"logit_stats": {}, "stop_once": {}}) for name in ("a", "stopped")
+    )
+    with pytest.raises(resume.Stopped):
+        fit(Run.create(stopped))
+    resume._stop.clear()
+    assert torch.load(*Run.create(stopped).checkpoints.glob("*.pt"), weights_only=True)["batch"] == 6
+    assert_same_run(fit(Run.create(whole)), fit(Run.create(stopped)))

@@ -73,8 +73,9 @@ def power_grad_cross_entropy(
         cross_entropy = partial(_soft_cross_entropy, q=target, weight=weight, **options)
     else:
         cross_entropy = partial(F.cross_entropy, target=target, weight=weight, ignore_index=ignore_index, **options)
-    shifted = z - z.detach().amax(_class_axis(z), keepdim=True)  # before multiplying: a common offset costs no digits
-    return _ValueOf.apply(cross_entropy(z.detach()), cross_entropy(alpha * shifted) / alpha)
+    # the maximum goes before multiplying, so that an offset common to a row costs no digits and nothing overflows
+    scaled = (z - z.detach().amax(_class_axis(z), keepdim=True)).mul_(alpha)
+    return _ValueOf.apply(cross_entropy(z.detach()), cross_entropy(scaled) / alpha)
 
 
 class _ValueOf(torch.autograd.Function):
