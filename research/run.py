@@ -142,6 +142,11 @@ class Run:
         except Timeout:
             return True
 
+    @property
+    def row_due(self) -> bool:
+        """Whether a row of metrics ends with the step just done; only then do several ranks take checkpoints."""
+        return self.batch == self.steps_per_epoch or self.step % self.config.log_interval == 0
+
     # -- status and metrics, written by rank 0 ------------------------------------------------------------------
 
     @property

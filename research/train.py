@@ -93,13 +93,12 @@ def train_epoch(run: Run, meter: Meter) -> None:
         for hook in hooks:
             hook.step_end(run)
 
-        last = run.batch == run.steps_per_epoch
-        if last or run.step % config.log_interval == 0:
+        if run.row_due:
             row, save_now = meter.flush(run, stop_requested() or checkpoint_due(run))
             run.log("train", lr=lr, **row)
         else:
             save_now = stop_requested() and run.world == 1  # several ranks agree on it at the next row
-        if save_now and not last:
+        if save_now and run.batch < run.steps_per_epoch:
             save(run, meter)
 
 

@@ -50,8 +50,7 @@ class LogitStats(Hook):
         return loss
 
     def step_end(self, run: Run) -> None:
-        # With rows, because checkpoints of several ranks are taken there: state must be equal on all of them by then.
-        if run.batch == run.steps_per_epoch or run.step % run.config.log_interval == 0:
+        if run.row_due:  # state must be equal on all ranks when they take a checkpoint
             self.train += all_reduce(self.recent)
             self.recent.zero_()
 
