@@ -35,6 +35,12 @@ def with_alpha(runs: Runs) -> Runs:
     return runs.assign(alpha=given.astype(float).fillna(1.0), network=names)
 
 
+def several_alphas(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of networks trained with more than one alpha; all rows if there is no such network."""
+    several = table.groupby("network")["alpha"].transform("nunique") > 1
+    return table[several] if several.any() else table
+
+
 def binomial_error(top1: float, images: float) -> float:
     """Standard error (percentage points) of an accuracy of ``top1`` percent measured on ``images`` images."""
     return np.sqrt(top1 * (100 - top1) / images)

@@ -61,7 +61,7 @@ def calibration_by_alpha(table: pd.DataFrame) -> Figure:
             for axis, name, factor in ((axes[0], "loss", 1), (axes[1], "ece", 100)):
                 for side, suffix, face in ((0, "", colour), (1, "_scaled", "white")):
                     found = factor * rows[name + suffix].agg(["mean", "std"]).fillna(0)
-                    shift = 0.12 * (2 * row + side + 0.5 - len(networks))
+                    shift = (2 * row + side + 0.5 - len(networks)) * 0.4 / max(3, len(networks))
                     at = np.array([place[alpha] for alpha in found.index]) + shift
                     look = {"color": colour, "markerfacecolor": face, "marker": "o", "linestyle": "", "capsize": 2}
                     axis.errorbar(at, found["mean"], found["std"], elinewidth=0.8, **look)

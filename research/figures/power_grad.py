@@ -80,7 +80,7 @@ def logit_growth(runs: Runs) -> Figure:
     with style():
         handles = [Line2D([], [], color=palette[a], label=f"$\\alpha$ = {a:g}") for a in alphas]
         handles += [Line2D([], [], color="0.3", linestyle=d, marker=m, label=n) for n, (d, m) in looks.items()]
-        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.7 + 0.08 * len(networks)), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.7 + 0.1 * len(networks)), layout="constrained")
         for (network, alpha), rows in norms.groupby(["network", "alpha"]):
             _band(left, rows.groupby("trained")["norm"].agg(["mean", "std"]), palette[alpha], looks[network][0])
         left.set(xlabel="epoch", ylabel="norm of the logits (validation)", yscale="log")
@@ -88,7 +88,8 @@ def logit_growth(runs: Runs) -> Figure:
         left.yaxis.set_minor_formatter(NullFormatter())
         left.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         _ratios(right, norm_ratios(norms), palette, looks)
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        longest = max(len(name) for name in networks)
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(4, 110 // (longest + 8))))
         plt.close(figure)
     return figure
 
