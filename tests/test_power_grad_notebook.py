@@ -58,6 +58,6 @@ def test_runs_of_two_alphas_and_seeds_become_every_figure_and_one_entry(here, ti
     log = (here / "log.md").read_text()
     links = re.findall(r"!\[.*\]\((.*)\)", log)
     assert (
-        len(re.findall("^## ", log, re.M)) == 1 and len(links) == 6 and all((here / link).is_file() for link in links)
+        len(re.findall("^## ", log, re.M)) == 1 and len(links) == 5 and all((here / link).is_file() for link in links)
     )
     assert re.search(r"\| mnist_mlp \| 0.25 \| last_top1 \| .* ± .* \| 2 \| [+-].* ± .* \|", log)
