@@ -23,7 +23,8 @@ demo: $(INSTALLED)
 	research run train name=demo-plain $(DEMO)
 	research run train name=demo-gram gram=true $(DEMO)
 	research run analysis/curves runs='runs/demo-*' $(LOG)
-	research run analysis/correlation runs=runs/demo-gram $(LOG)
+	research run analysis/correlation runs=runs/demo-gram $(LOG) \
+	logged='[NMI matrices, multipliers of several k, multiplier over epochs]'
 	@printf '\n%s\n%s\n%s\n%s\n' \
 	'log       runs/demo-log.md, with its figures in runs/demo-log/' \
 	'runs      runs/demo-plain/ and runs/demo-gram/: metrics, weights, executed notebook' \

@@ -65,6 +65,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         save_model(model, str(part))
+        os.chmod(part, 0o644)  # safetensors lets only the owner read what it writes
         os.replace(part, path)
     except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 An example::
 
-    name: digits-gram-k                   # first word of every run's name
+    name: gram-k-small                    # first word of every run's name
     notebook: train                       # the default
     base: {dataset: digits}               # parameters of every run
     runs: [{gram: false}, {gram: true}]   # alternatives; each goes through the whole grid

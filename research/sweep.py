@@ -98,7 +98,7 @@ def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
                 now = settled + sum(point.status.get("epoch", 0) - already[point.dir] for point, _ in running.values())
                 bar.update(max(0, now - bar.n))
                 done = len(points) - len(queue) - len(running)
-                bar.set_postfix_str(f"{done}/{len(points)} runs, {len(failed)} failed")
+                bar.set_postfix_str(f"{done}/{len(points)} runs, {len(failed)} failed", refresh=False)
                 time.sleep(POLL_SECONDS)
         finally:
             stop([process for _, process in running.values()])
