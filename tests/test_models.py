@@ -185,3 +185,10 @@ def test_what_the_data_set_decides_is_no_model_argument():
 
 def test_every_problem_of_the_arguments_is_reported():
     assert len(check_model("resnet18", {"stem": "x", "zero_init": 7, "foo": 1})) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("mnist_mlp", 267_020), ("resnet20", 269_722), ("mobilenet_v1", 4_231_976)]
+)
+def test_without_data_a_network_is_that_of_the_data_it_is_known_for(name, parameters):
+    assert count(create_model(name)) == parameters

@@ -1,12 +1,14 @@
 """Networks by name, one architecture a file.
 
-Every constructor has the signature ``(num_classes, input_shape, /, *, own arguments)``. The first two come from the
-data set; the own arguments are what a user may give as ``model_args``, checked from their annotations.
+Every constructor has the signature ``(num_classes=…, input_shape=…, /, *, own arguments)``. The first two come from the
+data set; their defaults are those of the one that the network is known for. The own arguments are what a user may give
+as ``model_args``, checked from their annotations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -59,9 +61,11 @@ def model_names() -> list[str]:
 
 
 def create_model(
-    name: str, num_classes: int = 10, input_shape: tuple[int, ...] = (3, 32, 32), **args: Any
+    name: str, num_classes: int | None = None, input_shape: tuple[int, ...] | None = None, **args: Any
 ) -> nn.Module:
     """The network ``name`` for inputs of ``input_shape`` (C, H, W), freshly initialised from torch's global generator.
+
+    Without ``num_classes`` or ``input_shape``, those of the data it is known for: MNIST, CIFAR-10 or ImageNet.
 
     Raises:
         UsageError: unknown name, or arguments that this network does not take.
@@ -69,8 +73,12 @@ def create_model(
     construct, values, problems = _resolve(name, args)
     if problems:
         raise UsageError("\n".join(problems))
+    known_for = [p.default for p in signature(construct).parameters.values()][:2]
+    classes, shape = (
+        own if given is None else given for given, own in zip((num_classes, input_shape), known_for, strict=True)
+    )
     try:
-        return construct(num_classes, tuple(input_shape), **values)
+        return construct(classes, tuple(shape), **values)
     except FAILURES as error:
         raise UsageError(_cannot_build(name, args, error)) from error
 

@@ -86,8 +86,8 @@ def cifar_resnet(depth: int) -> Callable[..., CifarResNet]:
     """The constructor of the network with ``depth`` layers."""
 
     def construct(
-        num_classes: int,
-        input_shape: tuple[int, ...],
+        num_classes: int = 10,
+        input_shape: tuple[int, ...] = (3, 32, 32),
         /,
         *,
         shortcut: Annotated[Shortcut, "where shapes change: A = zero padding (the paper's), B = 1x1 convolution"] = "A",

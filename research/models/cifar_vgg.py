@@ -17,8 +17,8 @@ def cifar_vgg(configuration: Literal["A", "B", "D", "E"]) -> Callable[..., nn.Se
     """The constructor of VGG-11 (A), -13 (B), -16 (D) or -19 (E); weights start as PyTorch has them."""
 
     def construct(
-        num_classes: int,
-        input_shape: tuple[int, ...],
+        num_classes: int = 10,
+        input_shape: tuple[int, ...] = (3, 32, 32),
         /,
         *,
         head: Annotated[Head, "mlp = 512-4096-4096-classes with dropout; linear = 512-classes"] = "mlp",

@@ -21,7 +21,12 @@ def resnet(name: str) -> Callable[..., nn.Module]:
     """The constructor of torchvision's ``name``: a ResNet, ResNeXt or wide ResNet."""
 
     def construct(
-        num_classes: int, input_shape: tuple[int, ...], /, *, zero_init: ZeroInit = False, stem: Stem = "imagenet"
+        num_classes: int = 1000,
+        input_shape: tuple[int, ...] = (3, 224, 224),
+        /,
+        *,
+        zero_init: ZeroInit = False,
+        stem: Stem = "imagenet",
     ) -> nn.Module:
         from torchvision.models import get_model
 
@@ -31,7 +36,9 @@ def resnet(name: str) -> Callable[..., nn.Module]:
     return construct
 
 
-def resnet18_wobn(num_classes: int, input_shape: tuple[int, ...], /, *, stem: Stem = "imagenet") -> nn.Module:
+def resnet18_wobn(
+    num_classes: int = 1000, input_shape: tuple[int, ...] = (3, 224, 224), /, *, stem: Stem = "imagenet"
+) -> nn.Module:
     """ResNet-18 without normalisation: nothing in its place, no rescaling and no biases but the classifier's."""
     from torchvision.models import get_model
 
@@ -43,7 +50,12 @@ def seresnet(name: str) -> Callable[..., nn.Module]:
     """The constructor of timm's ``name``: squeeze-and-excitation with reduction 16, at least 8 channels."""
 
     def construct(
-        num_classes: int, input_shape: tuple[int, ...], /, *, zero_init: ZeroInit = False, stem: Stem = "imagenet"
+        num_classes: int = 1000,
+        input_shape: tuple[int, ...] = (3, 224, 224),
+        /,
+        *,
+        zero_init: ZeroInit = False,
+        stem: Stem = "imagenet",
     ) -> nn.Module:
         import timm
 
@@ -54,8 +66,8 @@ def seresnet(name: str) -> Callable[..., nn.Module]:
 
 
 def mobilenet_v2(
-    num_classes: int,
-    input_shape: tuple[int, ...],
+    num_classes: int = 1000,
+    input_shape: tuple[int, ...] = (3, 224, 224),
     /,
     *,
     width_mult: Annotated[float, Range(above=0), "factor of every layer's channels, rounded to multiples of 8"] = 1.0,

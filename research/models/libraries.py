@@ -27,7 +27,7 @@ def torchvision_model(name: str) -> Callable[..., nn.Module]:
     # with auxiliary heads these two return a tuple while they train
     defaults = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
 
-    def construct(num_classes: int, input_shape: tuple[int, ...], /, **args: Any) -> nn.Module:
+    def construct(num_classes: int = 1000, input_shape: tuple[int, ...] = (3, 224, 224), /, **args: Any) -> nn.Module:
         if input_shape[0] != 3:
             raise UsageError(f"torchvision's networks take 3 channels, not {input_shape[0]}; timm's take any number")
         return library.get_model(name, num_classes=num_classes, **defaults | args)
@@ -46,7 +46,7 @@ def timm_model(name: str) -> Callable[..., nn.Module]:
     if not timm.is_model(name):
         raise UsageError(f"unknown model 'timm:{name}'{nearest(name, timm.list_models())}")
 
-    def construct(num_classes: int, input_shape: tuple[int, ...], /, **args: Any) -> nn.Module:
+    def construct(num_classes: int = 1000, input_shape: tuple[int, ...] = (3, 224, 224), /, **args: Any) -> nn.Module:
         return timm.create_model(name, num_classes=num_classes, in_chans=input_shape[0], **args)
 
     return construct

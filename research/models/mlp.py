@@ -9,8 +9,8 @@ from torch import nn
 
 
 def mnist_mlp(
-    num_classes: int,
-    input_shape: tuple[int, ...],
+    num_classes: int = 10,
+    input_shape: tuple[int, ...] = (1, 28, 28),
     /,
     *,
     batch_norm: Annotated[bool, "batch norm after every linear layer, the logits included, instead of biases"] = True,

@@ -55,8 +55,8 @@ def _conv_bn_relu(c_in: int, c_out: int, k: int, stride: int = 1, groups: int = 
 
 
 def mobilenet_v1(
-    num_classes: int,
-    input_shape: tuple[int, ...],
+    num_classes: int = 1000,
+    input_shape: tuple[int, ...] = (3, 224, 224),
     /,
     *,
     width_mult: Annotated[float, Range(above=0), "factor of every layer's channels"] = 1.0,

@@ -96,8 +96,8 @@ def wrn(name: str) -> Callable[..., WideResNet] | None:
         raise UsageError(f"model={name!r}: width {width:g} leaves no channels; give at least 0.1")
 
     def construct(
-        num_classes: int,
-        input_shape: tuple[int, ...],
+        num_classes: int = 10,
+        input_shape: tuple[int, ...] = (3, 32, 32),
         /,
         *,
         dropout: Annotated[float, Range(least=0, below=1), "dropout between the convolutions of a block"] = 0.0,
