@@ -1,7 +1,7 @@
 """Starting, following, interrupting and losing the processes of a run."""
 
 import json
-import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from PIL import Image
 from research import launch
 from research.config import Config
 from research.errors import UsageError
+from research.hooks import HOOKS
 from research.launch import TrainingFailed
 from research.run import Run
 from research.train import fit
@@ -48,6 +49,14 @@ def wait_until(true, seconds: float = 60.0):
 
 def training(run: Run) -> list[psutil.Process]:
     return [p for p in workers(run) if "research.train" in p.cmdline() and "torch.distributed.run" not in p.cmdline()]
+
+
+def kill_all(run: Run, starter: subprocess.Popen) -> None:
+    """kill -9 of everything that works on ``run``."""
+    starter.kill()
+    for process in workers(run):
+        process.kill()
+    starter.wait()
 
 
 def test_two_processes_train_one_network(tiny, capsys):
@@ -144,8 +153,6 @@ def test_two_nodes_meet_on_loopback(tiny):
 @pytest.mark.slow
 def test_twenty_kills_twenty_identical_endings(tiny):
     """kill -9 of everything at 20 random moments, each followed by the same command again."""
-    import random
-
     whole = fit(Run.create(tiny(name="whole", model="resnet8", epochs=30, checkpoint_minutes=0)))
     moments = random.Random(0)
     for kill in range(20):
@@ -154,9 +161,7 @@ def test_twenty_kills_twenty_identical_endings(tiny):
         starter = subprocess.Popen(command(config), start_new_session=True)
         wait_until(lambda run=run: run.metrics_path.exists() and run.metrics_path.stat().st_size)
         time.sleep(moments.uniform(0, 5))
-        for process in [*workers(run), psutil.Process(starter.pid)]:
-            os.kill(process.pid, signal.SIGKILL)
-        starter.wait()
+        kill_all(run, starter)
         launch(config)
         assert_same_run(whole, run)
 
@@ -173,3 +178,22 @@ def test_run_that_cannot_begin_leaves_no_folder(tmp_path):
     with pytest.raises(UsageError, match=r"bad\.png"):
         launch(config)
     assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_with_every_method_end_identically_after_kills(tmp_path):
+    """kill -9 of both processes, their agent and the launcher, twice a run, with all hooks composed."""
+    common = {"model": "resnet8", "epochs": 12, "batch_size": 64, "processes": 2, "device": "cpu"}
+    common |= {"checkpoint_minutes": 0, "log_interval": 5, "runs": str(tmp_path), "hooks": {name: {} for name in HOOKS}}
+    whole = launch(Config.load(common, {"name": "whole"}))
+    moments = random.Random(1)
+    for repetition in range(3):
+        config = Config.load(common, {"name": f"cut-{repetition}"})
+        run = Run.create(config)
+        for _ in range(2):
+            starter = subprocess.Popen(command(config), start_new_session=True)
+            wait_until(lambda run=run: training(run) and list(run.checkpoints.glob("0*.pt")))
+            time.sleep(moments.uniform(0, 8))
+            kill_all(run, starter)
+        launch(config)
+        assert_same_run(whole, run)
