@@ -12,6 +12,7 @@ from research import checkpoint, weights
 from research.config import Config
 from research.errors import UsageError
 from research.evaluate import evaluate
+from research.hooks.base import Hook
 from research.hooks.logit_stats import LogitStats, means
 from research.models import MODELS
 from research.prepare import prepare
@@ -76,17 +77,22 @@ def _find(path: Path, given: dict[str, Any], last: bool, ema: bool) -> tuple[Pat
     return path, config or Config.load(named, given), read.tensors
 
 
-def _evaluated(path: Path, config: Config, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def watch_validation(path: Path, config: Config, tensors: dict[str, Tensor], watcher: Hook) -> Unrecorded:
+    """Evaluate the weights ``tensors`` (read from ``path``) once, with ``watcher`` seeing every batch; the run."""
     run = Unrecorded(path.parent, config)
     prepare(run)
     weights.load_into(run.model, tensors, path)
-    logits = LogitStats()
-    logits.setup(run)
-    run.hooks = {"logit_stats": logits}
+    watcher.setup(run)
+    run.hooks = {"watcher": watcher}
     evaluate(run, run.model)
     for loader in (run.train_loader, run.val_loader):
         loader.close()
-    row = run.rows[-1]
+    return run
+
+
+def _evaluated(path: Path, config: Config, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    logits = LogitStats()
+    row = watch_validation(path, config, tensors, logits).rows[-1]
     correct = round(row["top1"] * row["images"] / 100)
     kept = {name: row[name] for name in ("top1", "top5", "loss")}
     return {"weights": str(path), "images": row["images"], "correct": correct, **kept, **means(logits.val)}

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from research import weights
-from research.assess import Unrecorded
+from research.assess import watch_validation
 from research.config import Config
 from research.errors import UsageError
-from research.evaluate import evaluate
 from research.hooks.base import Hook
-from research.prepare import prepare
 from research.run import Run
 
 
@@ -45,12 +43,6 @@ def validation_logits(directory: Path | str, given: Mapping[str, Any] | None = N
     path = directory / "best.safetensors"
     if not path.exists():
         raise UsageError(f"{directory.name} has no best.safetensors: it is written after the first epoch")
-    run = Unrecorded(directory, config)
-    prepare(run)
-    weights.load_into(run.model, weights.read(path).tensors, path)
     keep = Keep()
-    run.hooks = {"keep": keep}
-    evaluate(run, run.model)
-    for loader in (run.train_loader, run.val_loader):
-        loader.close()
+    watch_validation(path, config, weights.read(path).tensors, keep)
     return torch.cat(keep.logits).numpy(), torch.cat(keep.targets).numpy()
