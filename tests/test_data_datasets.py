@@ -206,3 +206,11 @@ def test_packs_of_real_data_are_usable(shared_data):
     assert {split: len(pictures) for split, pictures in zipped.items()} == {"train": 800, "val": 200}
     assert len(zipped["train"].classes) == 1000
     assert io.BytesIO(zipped["train"].read(zipped["train"].files[0])).read(2) == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "imagenet", "imagefolder"])
+def test_a_file_where_a_folder_was_meant_is_told_so(tmp_path, name):
+    (tmp_path / "thesis.pdf").write_bytes(b"%PDF")
+    config = Config.load({"dataset": name, "data_root": str(tmp_path / "thesis.pdf"), "model": "resnet18"})
+    with pytest.raises(UsageError, match=r"found a file\); expected"):
+        check(config)
