@@ -47,8 +47,9 @@ def launch(config: Config) -> Run:
     if run.status["status"] == "finished":
         print(f"{run.name}: already finished, best top-1 {run.status['best_top1']:.2f} %; see {run.dir}")
         return run
-    if config.nodes == 1 and run.busy:
-        raise UsageError(f"run {run.name} is being trained by another process")
+    if config.nodes == 1:  # of several nodes, another may have begun
+        with run.alone(patience=3.0):
+            pass
     with Progress(run, images=info.train) as progress:
         for _ in range(1 + config.restarts):
             run.set_status("running")

@@ -79,14 +79,10 @@ class Run:
             UsageError: the directory exists and holds something else.
         """
         run = cls(Path(config.runs).resolve() / config.run_name, config)
-        path = run.dir / "config.json"
-        if path.exists():
-            run._must_be_mine(cls.open(run.dir).config)
-        elif run.dir.exists() and any(p.name != "config.json" for p in run.dir.iterdir()):
-            raise UsageError(f"{run.dir} exists but is not a run (no config.json); choose another name=…")
+        run.refuse_another()
         try:
             run.dir.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps(config.to_dict(), indent=2) + "\n")
+            write_atomic(run.dir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise UsageError(f"cannot write run directory {run.dir}: {error.strerror}; choose another runs=…") from None
         return run
@@ -103,7 +99,14 @@ class Run:
             raise UsageError(f"{path} is not valid JSON: {error}") from None
         return cls(directory, Config.load(given))
 
-    def _must_be_mine(self, there: Config) -> None:
+    def refuse_another(self) -> None:
+        """Raise UsageError when the directory holds anything but this run; reads only."""
+        if not (self.dir / "config.json").exists():
+            # another node may be making the same run right now: its config.json, under a hidden name at first
+            if self.dir.exists() and any(not p.name.startswith((".", "config.json")) for p in self.dir.iterdir()):
+                raise UsageError(f"{self.dir} exists but is not a run (no config.json); choose another name=…")
+            return
+        there = Run.open(self.dir).config
         if there.identity == self.config.identity:
             return
         old, new = there.to_dict(), self.config.to_dict()
@@ -121,23 +124,25 @@ class Run:
         return self.dir / "checkpoint"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the run for one training at a time; the operating system frees it however this process ends."""
+    def alone(self, patience: float = 10.0) -> Iterator[None]:
+        """Hold the run for one training at a time; the operating system frees it however this process ends.
+
+        Waits ``patience`` seconds for another process, which may just have been killed, to be gone.
+        """
         if self.rank:
             yield
             return
         try:
-            with FileLock(self.dir / ".lock", timeout=10):
+            with FileLock(self.dir / ".lock", timeout=patience):
                 yield
         except Timeout:
             raise UsageError(f"run {self.name} is being trained by another process") from None
 
     @property
     def busy(self) -> bool:
-        """Whether another process trains the run; one that was just killed gets a moment to be gone."""
-        lock = FileLock(self.dir / ".lock", timeout=3)
+        """Whether another process trains the run."""
         try:
-            with lock:
+            with FileLock(self.dir / ".lock", timeout=0):
                 return False
         except Timeout:
             return True

@@ -65,8 +65,7 @@ def preflight(points: list[Point]) -> None:
             config.device,
         )
         try:
-            if (point.dir / "config.json").exists() and Run.open(point.dir).config.identity != config.identity:
-                raise UsageError(f"{point.dir} belongs to another configuration; rename the study or that run")
+            Run(point.dir, config).refuse_another()
             if data not in looked:
                 looked.add(data)
                 check(config)
