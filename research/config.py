@@ -128,7 +128,7 @@ class Config:
         changed = {name: value for name, value in mine.items() if value != plain[name]}
         if self.hooks:
             # a list, because the order of hooks is part of what is computed
-            changed["hooks"] = [[name, _without_defaults(name, given)] for name, given in self.hooks.items()]
+            changed["hooks"] = [[name, without_defaults(name, given)] for name, given in self.hooks.items()]
         return changed
 
     @property
@@ -263,10 +263,11 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
     return found
 
 
-def _without_defaults(hook: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    from research.hooks import HOOKS
+def without_defaults(hook: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of ``hook`` that differ from their default; all of them for a hook that is not known."""
+    from research.hooks import HOOKS  # imports torch: only when a run has hooks
 
-    known = parameters_of(HOOKS[hook])
+    known = parameters_of(HOOKS[hook]) if hook in HOOKS else {}
     return {name: value for name, value in given.items() if name not in known or value != known[name].default}
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from research.arguments import parameters_of
-from research.config import NESTED, WHERE, Config
+from research.config import NESTED, WHERE, Config, without_defaults
 from research.errors import UsageError, nearest
 
 LONG = ("run", "split", "step", "epoch", "metric", "value")
@@ -146,16 +145,9 @@ def _changes(config: Mapping[str, Any]) -> dict[str, Any]:
     for owner in ("model_args", "data_args"):
         found |= {f"{owner}.{name}": value for name, value in config.get(owner, {}).items()}
     for hook, given in config.get("hooks", {}).items():
-        defaults = _hook_defaults(hook)
-        changed = {f"{hook}.{name}": v for name, v in given.items() if name not in defaults or v != defaults[name]}
+        changed = {f"{hook}.{name}": value for name, value in without_defaults(hook, given).items()}
         found |= changed or {hook: ""}
     return found
-
-
-def _hook_defaults(hook: str) -> dict[str, Any]:
-    from research.hooks import HOOKS  # imports torch: only when a run has hooks
-
-    return {name: p.default for name, p in parameters_of(HOOKS[hook]).items()} if hook in HOOKS else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

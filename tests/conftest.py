@@ -45,6 +45,15 @@ def tiny(tmp_path):
     return make
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory, from which kernels find the package whether it is installed or not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
 def weights(run: Run) -> dict[str, torch.Tensor]:
     """The weights in the newest checkpoint."""
     path = max(run.checkpoints.glob("[0-9]*.pt"))

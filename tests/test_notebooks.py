@@ -25,13 +25,6 @@ def write(path, *sources, parameters="number = 1\ntext = 'x'"):
     return path
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # kernels find the package whether it is installed or not
-    return tmp_path
-
-
 def test_finished_copy_ran_with_this_interpreter_and_parameters(here, capfd):
     source = write(
         here / "a.ipynb", "import os, sys\nprint(number, text, sys.executable, os.environ['RESEARCH_HEADLESS'])"

@@ -3,20 +3,10 @@
 import re
 
 import nbformat
-import pytest
-from conftest import REPOSITORY
 
 from research.notebooks import execute, find
 from research.run import Run
 from research.train import fit
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
 
 
 def said(path):

@@ -17,8 +17,8 @@ Stem = Annotated[Literal["imagenet", "cifar"], "cifar = 3x3 convolution of strid
 ZeroInit = Annotated[bool, "start the last gamma of every block at 0, so that blocks start as the identity"]
 
 
-def resnet(name: str) -> Callable[..., nn.Module]:
-    """The constructor of torchvision's ``name``: a ResNet, ResNeXt or wide ResNet."""
+def _family(build: Callable[[int, bool], nn.Module]) -> Callable[..., nn.Module]:
+    """The constructor of a network that ``build(num_classes, zero_init)`` makes for ImageNet."""
 
     def construct(
         num_classes: int = 1000,
@@ -28,12 +28,20 @@ def resnet(name: str) -> Callable[..., nn.Module]:
         zero_init: ZeroInit = False,
         stem: Stem = "imagenet",
     ) -> nn.Module:
-        from torchvision.models import get_model
-
-        model = get_model(name, weights=None, num_classes=num_classes, zero_init_residual=zero_init)
-        return _with_stem(model, input_shape[0], stem)
+        return _with_stem(build(num_classes, zero_init), input_shape[0], stem)
 
     return construct
+
+
+def resnet(name: str) -> Callable[..., nn.Module]:
+    """The constructor of torchvision's ``name``: a ResNet, ResNeXt or wide ResNet."""
+
+    def build(num_classes: int, zero_init: bool) -> nn.Module:
+        from torchvision.models import get_model
+
+        return get_model(name, weights=None, num_classes=num_classes, zero_init_residual=zero_init)
+
+    return _family(build)
 
 
 def resnet18_wobn(
@@ -49,20 +57,12 @@ def resnet18_wobn(
 def seresnet(name: str) -> Callable[..., nn.Module]:
     """The constructor of timm's ``name``: squeeze-and-excitation with reduction 16, at least 8 channels."""
 
-    def construct(
-        num_classes: int = 1000,
-        input_shape: tuple[int, ...] = (3, 224, 224),
-        /,
-        *,
-        zero_init: ZeroInit = False,
-        stem: Stem = "imagenet",
-    ) -> nn.Module:
+    def build(num_classes: int, zero_init: bool) -> nn.Module:
         import timm
 
-        model = timm.create_model(name, num_classes=num_classes, zero_init_last=zero_init)
-        return _with_stem(model, input_shape[0], stem)
+        return timm.create_model(name, num_classes=num_classes, zero_init_last=zero_init)
 
-    return construct
+    return _family(build)
 
 
 def mobilenet_v2(
