@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from research.errors import closest, nearest
+from research.errors import UsageError, closest, nearest
+from research.tables import Table
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,10 @@ def convert(value: Any, annotation: Any) -> tuple[Any, str | None]:
     Text is read as a number where a number is expected: YAML takes ``1e-4`` for a string, and ``off`` for ``False``.
     """
     for kind in _alternatives(annotation):
-        converted, fits = _as(value, kind)
+        try:
+            converted, fits = _as(value, kind)
+        except UsageError as error:
+            return value, str(error)
         if fits:
             outside = [n for n in _notes(annotation) if isinstance(n, Range) and _is_number(converted)]
             wrong = [limits for limits in outside if converted not in limits]
@@ -126,6 +130,8 @@ def _as(value: Any, kind: Any) -> tuple[Any, bool]:
         return (text, True) if text is not None else (bool(value), _is_number(value) and value in (0, 1))
     if kind in (int, float):
         return _as_number(value, kind)
+    if kind is Table:
+        return (Table(value), True) if isinstance(value, (str, Mapping)) or _is_number(value) else (value, False)
     if kind is str:
         return str(value), isinstance(value, str) or _is_number(value)
     return value, isinstance(value, kind)
@@ -180,5 +186,9 @@ def _type_name(annotation: Any) -> str:
         elif get_origin(kind) in (tuple, list):
             names.append(f"a list of {_type_name(get_args(kind)[0])}")
         else:
-            names.append({type(None): "none", Mapping: "a mapping"}.get(kind, getattr(kind, "__name__", str(kind))))
+            names.append(
+                {type(None): "none", Mapping: "a mapping", Table: "epoch:value …"}.get(
+                    kind, getattr(kind, "__name__", str(kind))
+                )
+            )
     return " | ".join(names)

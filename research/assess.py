@@ -15,7 +15,7 @@ from research.evaluate import evaluate
 from research.hooks.base import Hook
 from research.hooks.logit_stats import LogitStats, means
 from research.models import MODELS
-from research.prepare import prepare
+from research.prepare import prepare_evaluation
 from research.run import Run
 
 
@@ -28,9 +28,6 @@ class Unrecorded(Run):
 
     def log(self, split: str, **values: Any) -> None:
         self.rows.append({"split": split, **values})
-
-    def record_environment(self) -> None:
-        pass
 
 
 def assess(
@@ -80,7 +77,7 @@ def _find(path: Path, given: dict[str, Any], last: bool, ema: bool) -> tuple[Pat
 def watch_validation(path: Path, config: Config, tensors: dict[str, Tensor], watcher: Hook) -> Unrecorded:
     """Evaluate the weights ``tensors`` (read from ``path``) once, with ``watcher`` seeing every batch; the run."""
     run = Unrecorded(path.parent, config)
-    prepare(run)
+    prepare_evaluation(run)
     weights.load_into(run.model, tensors, path)
     watcher.setup(run)
     run.hooks = {"watcher": watcher}

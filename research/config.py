@@ -13,6 +13,7 @@ import yaml
 from research.aliases import ALIASES
 from research.arguments import Parameter, Range, check_arguments, parameters_of
 from research.errors import UsageError, nearest
+from research.tables import Table
 
 __all__ = ["Config", "Range", "check_arguments", "parse_assignments"]
 
@@ -22,6 +23,7 @@ WHERE = frozenset(
     "log_interval checkpoint_minutes".split()
 )
 NESTED = ("hooks", "model_args", "data_args")
+Schedule = Literal["cosine", "step", "linear", "constant", "table"]
 Positive = Range(above=0)
 NotNegative = Range(least=0)
 
@@ -55,15 +57,19 @@ class Config:
     decay_norm_and_bias: Annotated[bool, "decay biases and normalisation parameters too"] = True
     clip_norm: Annotated[float, NotNegative, "largest norm of all gradients together; 0 = no clipping"] = 0.0
     # schedule
-    schedule: Annotated[Literal["cosine", "step", "linear", "constant"], "shape of the learning rate"] = "cosine"
+    schedule: Annotated[Literal["cosine", "step", "linear", "constant", "table"], "shape of the learning rate"] = (
+        "cosine"
+    )
     schedule_by: Annotated[Literal["step", "epoch", "epoch_executed"], "how often the learning rate moves"] = "step"
     min_lr: Annotated[float, NotNegative, "floor of the cosine and linear schedules"] = 0.0
     warmup_epochs: Annotated[float, NotNegative, "linear rise from warmup_lr; replaces the first epochs"] = 0.0
     warmup_lr: Annotated[float, NotNegative, "learning rate of the first step under warm-up"] = 1e-4
+    warmup_first: Annotated[bool, "the curve begins after the warm-up instead of running below it"] = False
     cooldown_epochs: Annotated[int, NotNegative, "further epochs at min_lr"] = 0
     decay_epochs: Annotated[int, Range(least=1), "step schedule: epochs between two decays"] = 30
     milestones: Annotated[tuple[int, ...], "step schedule: epochs of the decays, instead of decay_epochs"] = ()
     decay_rate: Annotated[float, Range(above=0, most=1), "step schedule: factor of one decay"] = 0.1
+    lr_table: Annotated[Table, "table schedule: learning rate from each epoch on, such as '0:0.1 60:0.02'"] = Table()
     # loss and arithmetic
     smoothing: Annotated[float, Range(least=0, below=1), "label smoothing"] = 0.0
     amp: Annotated[Literal["off", "bf16", "fp16"], "mixed precision"] = "off"
@@ -254,6 +260,8 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         found.append(f"warmup_epochs={v['warmup_epochs']:g}: must be below epochs={v['epochs']}")
     if v["min_lr"] > v["lr"]:
         found.append(f"min_lr={v['min_lr']:g}: must not exceed lr={v['lr']:g}")
+    if (v["schedule"] == "table") != bool(v["lr_table"]):
+        found.append(f"lr_table={v['lr_table']!r}: schedule=table needs it, and only that schedule has it")
     if list(v["milestones"]) != sorted(set(v["milestones"])):
         found.append(f"milestones={list(v['milestones'])}: must rise")
     if v["nodes"] > 1 and ":" not in v["rendezvous"]:

@@ -19,24 +19,11 @@ AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def prepare(run: Run) -> None:
-    """Data, model, hooks, criterion, optimizer: everything that training needs, in the order it may depend on."""
+    """Everything that training needs, in the order it may depend on."""
     config = run.config
-    run.device = getattr(run, "device", None) or pick_device(config)
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not config.deterministic
-
-    run.train_loader, run.val_loader = (
-        make_loader(config, split, run.rank, run.world, run.device) for split in ("train", "val")
-    )
+    prepare_evaluation(run)
     run.steps_per_epoch, run.epochs = len(run.train_loader), total_epochs(config)
-
-    run.seed_everything("initial weights")
-    info = run.train_loader.info
-    run.model = create_model(config.model, num_classes=info.classes, input_shape=info.shape, **config.model_args)
     run.criterion = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
-    run.hooks = {name: HOOKS[name](**given) for name, given in config.hooks.items()}
-    run.model.to(run.device)
     for hook in run.hooks.values():
         hook.setup(run)
     run.model.to(run.device)  # with what the hooks put in
@@ -46,10 +33,31 @@ def prepare(run: Run) -> None:
     if config.channels_last:
         run.model.to(memory_format=torch.channels_last)
     run.optimizer = make_optimizer(run)
-    run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
     run.scaler = torch.amp.GradScaler(run.device.type, enabled=config.amp == "fp16")
     run.network = wrap(run)
     run.record_environment()
+
+
+def prepare_evaluation(run: Run) -> None:
+    """Device, data and the network, changed as the run's hooks change it: what it takes to evaluate weights."""
+    config = run.config
+    run.device = getattr(run, "device", None) or pick_device(config)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.deterministic
+
+    run.train_loader, run.val_loader = (
+        make_loader(config, split, run.rank, run.world, run.device) for split in ("train", "val")
+    )
+    run.seed_everything("initial weights")
+    info = run.train_loader.info
+    run.model = create_model(config.model, num_classes=info.classes, input_shape=info.shape, **config.model_args)
+    run.hooks = {name: HOOKS[name](**given) for name, given in config.hooks.items()}
+    run.model.to(run.device)
+    for hook in run.hooks.values():
+        hook.build(run)
+    run.model.to(run.device)  # with what the hooks put in
+    run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
 
 
 def pick_device(config: Config) -> torch.device:
@@ -62,16 +70,34 @@ def pick_device(config: Config) -> torch.device:
 
 
 def make_optimizer(run: Run) -> torch.optim.Optimizer:
-    """SGD or AdamW; with ``decay_norm_and_bias=False`` vectors (biases, normalisation) are not decayed."""
+    """SGD or AdamW; parameters of equal weight decay are one group."""
     config = run.config
-    trained = [p for p in run.model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if config.decay_norm_and_bias or p.ndim > 1]
-    spared = [p for p in trained if not (config.decay_norm_and_bias or p.ndim > 1)]
-    groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}] if spared else decayed
-    common = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": run.device.type == "cuda"}
+    by_decay: dict[float, list[nn.Parameter]] = {}
+    for parameter, decay in weight_decays(run.model, config).items():
+        by_decay.setdefault(decay, []).append(parameter)
+    groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in by_decay.items()]
+    common = {"lr": config.lr, "fused": run.device.type == "cuda"}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **common)
     return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **common)
+
+
+def weight_decays(model: nn.Module, config: Config) -> dict[nn.Parameter, float]:
+    """The weight decay of every trained parameter.
+
+    With ``decay_norm_and_bias=False`` vectors (biases, normalisation) are not decayed. A module's ``decay_scale``
+    (parameter name -> factor) scales the decay of its own parameters.
+    """
+    scales = {
+        module.get_parameter(name): scale
+        for module in model.modules()
+        for name, scale in getattr(module, "decay_scale", {}).items()
+    }
+    return {
+        p: config.weight_decay * scales.get(p, 1.0) if config.decay_norm_and_bias or p.ndim > 1 else 0.0
+        for p in model.parameters()
+        if p.requires_grad
+    }
 
 
 def wrap(run: Run) -> nn.Module:

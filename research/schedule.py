@@ -8,6 +8,9 @@ Time t is counted in epochs from 0. With E = epochs, W = warmup_epochs, r = deca
     linear     min_lr + (lr - min_lr) (1 - t / E)
     step       lr r^floor(t / decay_epochs), or lr r^(number of milestones <= t); min_lr is no floor here
     constant   lr
+    table      the last value of ``lr_table`` whose epoch is <= t
+
+With ``warmup_first`` cosine and linear begin after the warm-up: t - W in place of t, E - W in place of E.
 
 Cosine and linear stay at min_lr for cooldown_epochs more; step and constant have no floor to stay at and ignore them,
 as timm's schedulers do.
@@ -32,9 +35,12 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
         return config.warmup_lr + t * (config.lr - config.warmup_lr) / config.warmup_epochs
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "table":
+        return config.lr_table.at(t)
     if config.schedule == "step":
         return config.lr * config.decay_rate ** _decays(config, t)
-    done = min(t / config.epochs, 1.0)
+    shift = config.warmup_epochs if config.warmup_first else 0.0
+    done = min((t - shift) / (config.epochs - shift), 1.0)
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     return config.min_lr + (config.lr - config.min_lr) * left
 

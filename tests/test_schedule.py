@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.config import Config
+from research.errors import UsageError
 from research.schedule import learning_rate, total_epochs
 
 GOLDEN = Path(__file__).parent / "golden" / "schedule"
@@ -90,3 +91,32 @@ def test_without_warmup_rates_never_rise_and_keep_their_limits(schedule, schedul
     ours = rates(config, steps)
     assert ours[0] == config.lr and (np.diff(ours) <= 1e-15).all()
     assert ours.min() >= (min_lr - 1e-15 if schedule in ("cosine", "linear") else 0)
+
+
+def test_table_schedule_holds_each_rate_from_its_epoch_on():
+    config = Config.load({"schedule": "table", "lr_table": "0:0 1:0.02 15:0.02 25:0.004 35:0.0008", "epochs": 40})
+    by_epoch = rates(config, steps_per_epoch=2)[::2]
+    assert [by_epoch[e] for e in (0, 1, 14, 24, 25, 34, 35, 39)] == [0, 0.02, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008]
+    assert Config.load(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [("10:0.1", "start at 0"), ("0:1 5:2 5:3", "rise"), ("0:a", "expected epoch:value"), ("0:-1", "must be >= 0")],
+)
+def test_table_that_cannot_be_is_refused_with_the_reason(table, said):
+    with pytest.raises(UsageError, match=said):
+        Config.load({"schedule": "table", "lr_table": table})
+
+
+def test_table_and_its_schedule_need_each_other():
+    for alone in ({"schedule": "table"}, {"lr_table": 0.1}):
+        with pytest.raises(UsageError, match="schedule=table"):
+            Config.load(alone)
+
+
+def test_warmup_first_begins_the_curve_after_the_warmup():
+    config = Config(epochs=10, lr=1.0, warmup_epochs=5, warmup_lr=0.0, warmup_first=True)
+    ours = rates(config, steps_per_epoch=4)
+    np.testing.assert_allclose(ours[:20], np.arange(20) / 20)
+    np.testing.assert_allclose(ours[20:], (1 + np.cos(np.pi * np.arange(20) / 20)) / 2)

@@ -128,6 +128,9 @@ def test_events_come_in_order_and_once_a_step(tiny, monkeypatch):
     seen = []
 
     class Spy(Hook):
+        def build(self, run):
+            seen.append("build")
+
         def setup(self, run):
             seen.append("setup")
 
@@ -150,4 +153,4 @@ def test_events_come_in_order_and_once_a_step(tiny, monkeypatch):
     monkeypatch.setitem(HOOKS, "spy", Spy)
     trained(tiny(epochs=1, accumulation=2, batch_size=718, spy=True))
     step = ["loss", "loss", "grads", "step_end"]
-    assert seen == ["setup", "epoch_start", *step, *step, "epoch_end"]
+    assert seen == ["build", "setup", "epoch_start", *step, *step, "epoch_end"]

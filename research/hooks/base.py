@@ -28,8 +28,15 @@ class Hook:
     neutral: ClassVar[Mapping[str, Any]] = {}
     """Parameters with which the method has no effect on training; contract tests hold it to that."""
 
+    def build(self, run: Run) -> None:
+        """Change the network itself, ``run.model``: masks, tied weights, layers put in place of others.
+
+        Part of what the run's network is: also called, before weights are loaded, when they are evaluated later. It
+        needs nothing but the run's device, config and random streams.
+        """
+
     def setup(self, run: Run) -> None:
-        """Once, before optimizer, compile and DDP exist: model surgery, criterion, teacher."""
+        """Once, before optimizer, compile and DDP exist, only when the run trains: criterion, teacher, averages."""
 
     def epoch_start(self, run: Run) -> None:
         """Before the first batch of an epoch; not repeated when a run resumes inside an epoch.
