@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from research.aliases import ALIASES
+from research.aliases import ALIASES, meaning
 from research.arguments import Parameter, Range, check_arguments, parameters_of
 from research.errors import UsageError, nearest
 from research.tables import Table
@@ -169,7 +169,7 @@ def _merge(into: dict[str, Any], source: Mapping[str, Any], problems: list[str])
         head, _, rest = key.partition(".")
         if key in ALIASES:
             try:
-                _merge(into, ALIASES[key](value), problems)
+                _merge(into, meaning(key, value), problems)
             except UsageError as error:
                 problems.append(str(error))
         elif head in NESTED:
