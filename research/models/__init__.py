@@ -17,6 +17,7 @@ from research.arguments import check_arguments
 from research.errors import UsageError, nearest
 from research.models.cifar_resnet import cifar_resnet
 from research.models.cifar_vgg import cifar_vgg
+from research.models.dense_mlp import dense_mlp
 from research.models.dry_run import FAILURES, failure
 from research.models.imagenet import mobilenet_v2, resnet, resnet18_wobn, seresnet
 from research.models.libraries import LIBRARIES
@@ -26,6 +27,7 @@ from research.models.wrn import wrn
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mnist_mlp": mnist_mlp,
+    "dense_mlp": dense_mlp,
     # small images; every wrn-<depth>-<width> is understood
     "resnet8": cifar_resnet(8),
     "resnet20": cifar_resnet(20),
