@@ -49,15 +49,24 @@ def prepare_evaluation(run: Run) -> None:
     run.train_loader, run.val_loader = (
         make_loader(config, split, run.rank, run.world, run.device) for split in ("train", "val")
     )
-    run.seed_everything("initial weights")
     info = run.train_loader.info
-    run.model = create_model(config.model, num_classes=info.classes, input_shape=info.shape, **config.model_args)
+    build_network(run, info.classes, info.shape)
+    run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
+
+
+def build_network(run: Run, classes: int, shape: tuple[int, ...]) -> None:
+    """The run's network for inputs of ``shape`` (C, H, W), with initial weights, changed as the run's hooks change it.
+
+    Needs ``run.device`` and no data.
+    """
+    config = run.config
+    run.seed_everything("initial weights")
+    run.model = create_model(config.model, num_classes=classes, input_shape=shape, **config.model_args)
     run.hooks = {name: HOOKS[name](**given) for name, given in config.hooks.items()}
     run.model.to(run.device)
     for hook in run.hooks.values():
         hook.build(run)
     run.model.to(run.device)  # with what the hooks put in
-    run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
 
 
 def pick_device(config: Config) -> torch.device:
