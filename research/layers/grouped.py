@@ -18,7 +18,7 @@ class Separable(SeparableSubstitute):
 
     def __init__(self, geometry: Geometry, /, *, init: Init = "variance"):
         super().__init__(geometry)
-        self.weight = nn.Parameter(torch.empty(geometry.c_out, geometry.c_in))
+        self.pointwise = replace(self.point, bias=False).make_conv()
         self.initialise(init)
 
     @classmethod
@@ -26,12 +26,12 @@ class Separable(SeparableSubstitute):
         return c_in * c_out
 
     def matrix(self) -> Tensor:
-        return self.weight
+        return self.pointwise.weight[:, :, 0, 0]
 
     def initialise(self, init: str) -> None:
         self.initialise_depthwise(init)
-        nn.init.normal_(self.weight, std=(2 / self.geometry.c_out) ** 0.5)
+        nn.init.normal_(self.pointwise.weight, std=(2 / self.geometry.c_out) ** 0.5)
 
     @torch.no_grad()
     def matrix_from_dense(self, matrix: Tensor) -> None:
-        self.weight.copy_(matrix)
+        self.matrix().copy_(matrix)
