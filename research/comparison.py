@@ -106,16 +106,23 @@ def paired_differences(frame: pd.DataFrame, values: Sequence[str]) -> pd.DataFra
         plain = frame[(frame["network"] == network) & (frame["alpha"] == 1)]
         for value in values:
             ours, theirs = (part.groupby("seed")[value].mean().dropna() for part in (group, plain))
-            pairs = pd.Series(dtype=float) if alpha == 1 else (ours - theirs).dropna()
-            error = pairs.std() / np.sqrt(len(pairs)) if len(pairs) > 1 else np.nan
-            reach = error * stats.t.ppf(0.975, len(pairs) - 1) if len(pairs) > 1 else np.nan
-            difference = pairs.mean() if len(pairs) else np.nan
             rows.append(
                 {"network": network, "alpha": alpha, "value": value, "runs": len(ours), "mean": ours.mean()}
-                | {"std": ours.std(), "pairs": len(pairs), "difference": difference, "error": error}
-                | {"low": difference - reach, "high": difference + reach}
+                | {"std": ours.std(), **paired(ours, theirs[:0] if alpha == 1 else theirs)}
             )
     return pd.DataFrame(rows)
+
+
+def paired(ours: pd.Series, theirs: pd.Series) -> dict[str, float]:
+    """The difference of two series by seed: pairs, difference (mean), its standard error, low and high (95 %)."""
+    pairs = (ours - theirs).dropna()
+    difference = pairs.mean() if len(pairs) else np.nan
+    error = pairs.std() / np.sqrt(len(pairs)) if len(pairs) > 1 else np.nan
+    reach = error * stats.t.ppf(0.975, len(pairs) - 1) if len(pairs) > 1 else np.nan
+    return {"pairs": len(pairs), "difference": difference, "error": error} | {
+        "low": difference - reach,
+        "high": difference + reach,
+    }
 
 
 def markdown(differences: pd.DataFrame, digits: int = 2) -> str:

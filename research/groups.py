@@ -1,0 +1,126 @@
+"""Runs that differ in their seed only, together: what they reached, and what they are to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from research.comparison import paired
+from research.frames import Runs, word
+
+RESULTS = {
+    "top1_err": "top-1 error (%), last epoch",
+    "best_top1_err": "top-1 error (%), best epoch",
+    "top5_err": "top-5 error (%), last epoch",
+    "best_top5_err": "top-5 error (%), epoch of the best top-1",
+    "val_loss": "validation loss (nats), last epoch",
+    "least_val_loss": "validation loss (nats), lowest",
+    "train_top1_err": "training top-1 error (%), last epoch",
+    "train_loss": "training loss (nats), last epoch; with everything that hooks add to it",
+    "seconds": "training and evaluating, all epochs",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration."""
+
+    label: str  # what tells it from the other groups
+    changes: Mapping[str, Any]  # parameters that differ from their default, without the seed
+    runs: Runs
+    results: pd.DataFrame  # of these runs, see run_results
+
+    def by_seed(self, result: str) -> pd.Series:
+        """``result`` of every seed; a seed that was run twice counts once, by its mean."""
+        return self.results.groupby("seed")[result].mean().dropna()
+
+    @property
+    def network(self) -> tuple[str, ...]:
+        """What decides the network's shape, to compare with another group's."""
+        shaping = ("dataset", "model", "substitute", "image_size")
+        return tuple(repr(v) for k, v in sorted(self.changes.items()) if k.split(".")[-1] in shaping or "model_" in k)
+
+
+def run_results(runs: Runs) -> pd.DataFrame:
+    """A row for every run, by its name: ``seed`` and the columns of ``RESULTS``, nan where nothing was measured."""
+    rows = runs.metrics
+    found = {name: {"seed": seed} for name, seed in zip(runs["name"], runs["seed"], strict=True)}
+    for (run, split), part in rows[rows["split"].isin(["epoch", "val"])].groupby(["run", "split"]):
+        table = part.pivot_table(index="epoch", columns="metric", values="value", aggfunc="last", dropna=False)
+        table = table.reindex(columns=["loss", "top1", "top5", "seconds"]).sort_index()
+        last, mine = table.iloc[-1], found[run]
+        mine["seconds"] = mine.get("seconds", 0.0) + table["seconds"].sum()
+        if split == "epoch":
+            mine |= {"train_loss": last["loss"], "train_top1_err": 100 - last["top1"]}
+        else:
+            best = table.loc[table["top1"].idxmax()] if table["top1"].notna().any() else last
+            mine |= {"top1_err": 100 - last["top1"], "top5_err": 100 - last["top5"], "val_loss": last["loss"]}
+            mine |= {"best_top1_err": 100 - best["top1"], "best_top5_err": 100 - best["top5"]}
+            mine |= {"least_val_loss": table["loss"].min()}
+    return pd.DataFrame.from_dict(found, orient="index").reindex(columns=["seed", *RESULTS])
+
+
+def group_runs(runs: Runs) -> list[Group]:
+    """The groups of ``runs``, simplest first: in order of how many parameters differ from their default."""
+    changed = [{key: value for key, value in found.items() if key != "seed"} for found in runs.changes()]
+    keys = pd.Series([repr(sorted(found.items())) for found in changed], index=runs.index)
+    results = run_results(runs)
+    distinct = dict(zip(keys, changed, strict=True))
+    labels = dict(zip(distinct, label_changes(list(distinct.values())), strict=True))
+    groups = []
+    for key, found in distinct.items():
+        mine = runs[keys == key].sort_values("seed")
+        groups.append(Group(labels[key], found, mine, results.loc[mine["name"]]))
+    return sorted(groups, key=lambda group: len(group.changes))
+
+
+def label_changes(changed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for every configuration: what differs among them; a hook only by name where its parameters are equal."""
+    keys = dict.fromkeys(key for found in changed for key in found)
+    differing = [key for key in keys if len({repr(found.get(key)) for found in changed}) > 1]
+    owners = {key: key.partition(".")[0] for key in differing if "." in key and "_args." not in key}
+    same = {
+        owner for owner in owners.values() if len({repr(own) for found in changed if (own := _of(owner, found))}) == 1
+    }
+    names = []
+    for found in changed:
+        words = [owners[key] if owners.get(key) in same else word(key, found[key]) for key in differing if key in found]
+        words = [each.removeprefix("substitute=").removeprefix("model_args.") for each in dict.fromkeys(words)]
+        names.append(" ".join(words) or str(found.get("model", "plain")))
+    return names
+
+
+def _of(hook: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in changes.items() if key.partition(".")[0] == hook}
+
+
+def relative(group: Group, others: Sequence[Group]) -> Group | None:
+    """The group to compare with: the one that is ``group`` without as little as possible of what was changed in it.
+
+    Among equally near ones, the one that keeps what stands first (hooks stand last, so it is the one without the hook).
+    """
+    mine = [(key, repr(value)) for key, value in group.changes.items()]
+    simpler = {}
+    for place, other in enumerate(others):
+        theirs = {(key, repr(value)) for key, value in other.changes.items()}
+        if theirs < set(mine):
+            simpler[len(theirs), tuple(pair in theirs for pair in mine), -place] = other
+    return simpler[max(simpler)] if simpler else None
+
+
+def difference(group: Group, other: Group, result: str) -> dict[str, float]:
+    """Mean of ``result`` in ``group`` minus that in ``other``, and its standard error.
+
+    Over the seeds that both have (``pairs`` of them); where they share fewer than two, ``pairs`` is 0 and it is the
+    difference of the two means, its error nan unless both have several seeds.
+    """
+    ours, theirs = group.by_seed(result), other.by_seed(result)
+    found = paired(ours, theirs)
+    if found["pairs"] > 1:
+        return found
+    error = np.sqrt(ours.var() / max(1, len(ours)) + theirs.var() / max(1, len(theirs)))
+    return {"pairs": 0, "difference": ours.mean() - theirs.mean(), "error": error}
