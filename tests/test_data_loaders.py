@@ -243,3 +243,10 @@ def test_unreadable_pictures_are_all_named(tmp_path):
     with pytest.raises(UsageError) as error:
         make_loader(Config(dataset="imagefolder", data_root=str(tmp_path), batch_size=2), "train")
     assert all(f"{name}: empty file" in str(error.value) for name in order[:2])
+
+
+def test_order_seed_takes_the_order_out_of_the_seed(make):
+    ordered = dataclasses.replace(CONFIG, seed=7, order_seed=CONFIG.seed)
+    for mine, theirs in zip(everything(make("memory", config=ordered)), everything(make("memory")), strict=True):
+        assert torch.equal(mine, theirs)
+    assert Config(order_seed=None).identity == Config().identity != Config(order_seed=0).identity

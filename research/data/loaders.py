@@ -59,7 +59,8 @@ def check(config) -> DataInfo:
 def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu") -> Loader:
     """The loader of one process for ``split`` ("train" or "val"); see :class:`Loader` for what it promises."""
     info = check(config)
-    share = Share(split, rank, world, config.batch_size, config.seed)
+    seed = config.seed if config.order_seed is None else config.order_seed
+    share = Share(split, rank, world, config.batch_size, seed)
     if config.batch_size % world:
         raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
     kind, dataset = _choose(config), describe(config.dataset)
