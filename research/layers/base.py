@@ -253,3 +253,8 @@ class SeparableSubstitute(Substitute):
 
 def area(size: Pair) -> int:
     return size[0] * size[1]
+
+
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """``y`` (N, C, H, W) plus ``bias`` (C,)."""
+    return y if bias is None else y + bias[:, None, None]

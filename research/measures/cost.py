@@ -25,6 +25,7 @@ LEGACY = {
     "dilation": "until February 2019: the output size of dilated k x k convolutions ignored their dilation",
     "acdc": "at the end of the log: ACDC of a k x k convolution counted at every input, not output, pixel",
     "acdc-min": "until 6 February 2019: as acdc, but a pixel costs at most the N^2 of a dense matrix",
+    "conv3d": "the 3-D convolution of DConv3D was not counted",
 }
 
 
