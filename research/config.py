@@ -233,6 +233,9 @@ def _check_hooks(hooks: Mapping[str, Mapping], problems: list[str]) -> dict[str,
             except UsageError as error:  # what no single parameter's range can say
                 found = [f"{name}: {error}"]
         problems += found
+        kind = HOOKS[name].exclusive
+        rivals = [other for other in complete if kind and other != name and HOOKS[other].exclusive == kind]
+        problems += [f"{name}: cannot run together with {other}: both decide the {kind}" for other in rivals]
     return complete
 
 

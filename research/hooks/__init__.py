@@ -1,16 +1,24 @@
 """What changes training, one method a file. A new method adds its line here and nothing else."""
 
+from research.hooks.auxiliary import Auxiliary
 from research.hooks.base import Hook
+from research.hooks.distill import Distill
+from research.hooks.drop_path import ScheduledDropPath
 from research.hooks.ema import Ema
 from research.hooks.gram import Gram
 from research.hooks.logit_stats import LogitStats
 from research.hooks.power_grad import PowerGrad
+from research.hooks.sparse import StaticSparse
 
 HOOKS: dict[str, type[Hook]] = {
+    "auxiliary": Auxiliary,
+    "distill": Distill,
+    "drop_path": ScheduledDropPath,
     "ema": Ema,
     "gram": Gram,
     "logit_stats": LogitStats,
     "power_grad": PowerGrad,
+    "static_sparse": StaticSparse,
 }
 
 __all__ = ["HOOKS", "Hook"]

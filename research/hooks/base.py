@@ -28,6 +28,12 @@ class Hook:
     neutral: ClassVar[Mapping[str, Any]] = {}
     """Parameters with which the method has no effect on training; contract tests hold it to that."""
 
+    exercise: ClassVar[Mapping[str, Any]] = {}
+    """Parameters that make the method act within the dozen steps of a contract test."""
+
+    exclusive: ClassVar[str] = ""
+    """What the method decides alone, such as "masks": a run takes one method of each such kind."""
+
     def build(self, run: Run) -> None:
         """Change the network itself, ``run.model``: masks, tied weights, layers put in place of others.
 

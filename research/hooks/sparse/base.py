@@ -1,0 +1,301 @@
+"""What all methods that train with masks share: which weights are sparse, and what keeps them so."""
+
+# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from research import checkpoint, weights
+from research.arguments import Range
+from research.errors import UsageError
+from research.hooks.base import Hook
+from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
+from research.layers.masked import MASK, Masked, attach_mask, mask_shape, masked_weights, sparse_layers
+from research.tables import Table
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+NOW, LAST, INITIAL, EVER = 0, 1, 2, 4  # bits of the history of a unit
+
+
+@dataclass
+class Event:
+    """What one change of the masks did: the units killed and grown in each tensor, as they were numbered."""
+
+    killed: Sequence[Tensor]
+    grown: Sequence[Tensor]
+
+    @property
+    def pruned_count(self) -> int:
+        return sum(map(len, self.killed))
+
+    @property
+    def grown_count(self) -> int:
+        return sum(map(len, self.grown))
+
+
+@dataclass(eq=False)
+class MaskHook(Hook):
+    """A method that decides masks. Subclasses say the first masks and change them; the rest is kept here.
+
+    Weights are exactly 0 outside the masks from the start on, and so are their gradients, before they are averaged over
+    ranks or clipped; hence the optimizer's state and every update are. Masks are part of the model's state.
+    """
+
+    exclusive = "masks"
+    neutral = {"sparsity": 0.0}
+
+    granularity: Annotated[
+        int, Range(least=1, most=4), "what a mask decides on in a kernel: 4 weights, 3 rows, 2 slices, 1 output filters"
+    ] = 4
+    only: Annotated[str, "patterns of layer names, separated by blanks: exactly these are sparse"] = ""
+    keep: Annotated[str, "patterns of layer names that stay dense"] = ""
+    sparse_downsample: Annotated[bool, "convolutions of shortcuts are sparse too"] = False
+    l1: Annotated[float, Range(least=0), "coefficient of the sum of abs(w) of sparse weights in the loss"] = 0.0
+    group_lasso: Annotated[bool, "in kernels, l1 takes the norm of each (kh, kw) slice instead"] = False
+    momentum: Annotated[
+        Literal["reset", "legacy"], "optimizer state of a killed unit: set to 0, or kept as in the published code"
+    ] = "reset"
+
+    # -- for subclasses -----------------------------------------------------------------------------------------
+
+    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
+        """Active units of each layer at the start; empty when the method is off and no mask is wanted."""
+        raise NotImplementedError
+
+    def wants_dense_gradient(self, run: "Run") -> bool:
+        """Whether ``grads`` sees the gradient of all weights in this step, active or not; it is masked right after."""
+        return False
+
+    def changed(self, run: "Run", event: Event, **values: Any) -> None:
+        """To be called after masks have changed: optimizer state, history and a row ``sparse_event``."""
+        for tensor, history, killed, grown in zip(
+            self.tensors, self.history.values(), event.killed, event.grown, strict=True
+        ):
+            history[grown] |= EVER
+            if self.momentum == "reset":
+                forget(run.optimizer, tensor, killed)
+        active, units = sum(len(tensor.active) for tensor in self.tensors), sum(tensor.units for tensor in self.tensors)
+        run.log("sparse_event", pruned=event.pruned_count, grown=event.grown_count, density=active / units, **values)
+
+    @cached_property
+    def tensors(self) -> list[Masked]:
+        """The sparse tensors, in order of registration; not to be used before training starts."""
+        return masked_weights(self._model)
+
+    @cached_property
+    def history(self) -> dict[str, Tensor]:
+        """Of every unit (N,), uint8 by tensor name: was it active initially, after the last epoch, ever."""
+        return {tensor.name: tensor.flat(tensor.mask) * (LAST | INITIAL | EVER) for tensor in self.tensors}
+
+    # -- the contract -------------------------------------------------------------------------------------------
+
+    def build(self, run: "Run") -> None:
+        layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
+        for name, count in self.initial_counts(layers).items():
+            shape = mask_shape(layers[name].weight, self.granularity)
+            attach_mask(layers[name], random_mask(shape, count, run.generator("initial mask", name)))
+
+    def setup(self, run: "Run") -> None:
+        self._model = run.model
+        masks = [name for name, _ in run.model.named_buffers() if name.split(".")[-1] == MASK]
+        # equal on all ranks already: DDP would send them with every forward pass
+        run.model._ddp_params_and_buffers_to_ignore = masks
+        for index, tensor in enumerate(masked_weights(run.model)):
+            tensor.weight.register_hook(lambda grad, index=index: self._mask_gradient(run, index, grad))
+
+    def _mask_gradient(self, run: "Run", index: int, grad: Tensor) -> Tensor:
+        return grad if self.wants_dense_gradient(run) else self.tensors[index].masked(grad)
+
+    def epoch_start(self, run: "Run") -> None:
+        for tensor in self.tensors if run.step == 0 else ():
+            if len(tensor.active) == 0:
+                run.note(f"no weight of {tensor.name} is active: {tensor.units} units are too few for this sparsity")
+
+    def loss(self, run: "Run", loss: Tensor) -> Tensor:
+        return loss + self.l1 * regularizer(self.tensors, self.group_lasso) if self.l1 and self.tensors else loss
+
+    def grads(self, run: "Run") -> None:
+        if self.wants_dense_gradient(run):
+            for tensor in self.tensors:
+                tensor.weight.grad = tensor.masked(tensor.weight.grad)
+
+    def step_end(self, run: "Run") -> None:
+        if self.momentum == "legacy":  # what is left of a killed unit's momentum still moves its weight
+            for tensor in self.tensors:
+                tensor.apply()
+
+    def epoch_end(self, run: "Run") -> None:
+        for tensor, history in zip(self.tensors, self.history.values(), strict=True):
+            mask = tensor.flat(tensor.mask)
+            had = torch.stack([history & bit > 0 for bit in (LAST, INITIAL, EVER)])
+            still = torch.cat([had[:2].sum(1), (had[:2] & mask).sum(1), had[2:].sum(1), mask.sum()[None]]).tolist()
+            before, first, kept, survived, ever, active = still
+            run.log(
+                "sparse",
+                layer=tensor.name,
+                active=active,
+                density=active / tensor.units,
+                coverage=ever / tensor.units,
+                kept=kept / before if before else None,
+                survived=survived / first if first else None,
+            )
+            history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask * LAST)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": dict(self.history)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history = dict(state["history"])
+
+
+@dataclass(eq=False)
+class SparseHook(MaskHook):
+    """A network that is sparse from the start: how sparse, and where its first masks come from."""
+
+    sparsity: Annotated[float, Range(least=0, below=1), "share of the units that are 0; 0 = dense, without masks"] = 0.9
+    sparsity_fc: Annotated[float | None, Range(least=0, below=1), "that of matrices; none = sparsity"] = None
+    sparsity_conv: Annotated[float | None, Range(least=0, below=1), "that of kernels; none = sparsity"] = None
+    distribution: Annotated[
+        Literal["uniform", "er", "erk"], "of the sparsity over layers: equal, or Erdos-Renyi (with the kernel's size)"
+    ] = "uniform"
+    copy_mask_from: Annotated[str, "run, or file of its weights, whose masks are the first ones"] = ""
+    copy_init: Annotated[bool, "start from the initial weights of the run copy_mask_from too"] = False
+
+    def __post_init__(self) -> None:
+        if self.distribution != "uniform" and (self.sparsity_fc, self.sparsity_conv) != (None, None):
+            raise UsageError(f"distribution={self.distribution}: leave out sparsity_fc and sparsity_conv")
+        if self.copy_init and not self.copy_mask_from:
+            raise UsageError("copy_init=true: needs copy_mask_from=RUN")
+
+    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
+        units = {name: _units(module, self.granularity) for name, module in layers.items()}
+        if self.copy_mask_from:
+            return units  # the masks come in setup; weights that are evaluated bring their own
+        if self.distribution == "uniform":
+            kinds = {nn.Linear: self.sparsity_fc, nn.Conv2d: self.sparsity_conv}
+            own = {n: next(s for kind, s in kinds.items() if isinstance(m, kind)) for n, m in layers.items()}
+            given = {name: self.sparsity if s is None else s for name, s in own.items()}
+            return {n: uniform_count(units[n], s) for n, s in given.items()} if any(given.values()) else {}
+        shapes = [module.weight.shape for module in layers.values()]
+        densities = erk_density(shapes, self.sparsity, kernel=self.distribution == "erk")
+        return {n: count_of(d, units[n]) for n, d in zip(units, densities, strict=True)} if self.sparsity else {}
+
+    def setup(self, run: "Run") -> None:
+        if self.copy_mask_from:
+            if self.copy_init:
+                copy_initial_weights(run, Path(self.copy_mask_from))
+            copy_masks(run.model, Path(self.copy_mask_from))
+        super().setup(run)
+
+
+@dataclass(eq=False)
+class RewiringHook(SparseHook):
+    """A sparse network whose masks change every so many steps. Subclasses implement ``rewire``."""
+
+    period: Annotated[Table, "steps between two events, by epoch such as '0:100 25:200'"] = Table("100")
+    stop_epoch: Annotated[int, Range(least=0), "first epoch without events"] = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wrong = [value for _, value in self.period.pairs if value < 1 or value != int(value)]
+        if wrong or not self.period:
+            raise UsageError(f"period={self.period!r}: expected whole numbers of steps >= 1, such as '0:100 25:200'")
+
+    def rewire(self, run: "Run") -> tuple[Event, dict[str, Any]]:
+        """Change the masks; what was done, and further values for its row of metrics."""
+        raise NotImplementedError
+
+    def step_end(self, run: "Run") -> None:
+        super().step_end(run)
+        if self.tensors and run.epoch < self.stop_epoch and event_due(run.step - 1, int(self.period.at(run.epoch))):
+            event, values = self.rewire(run)
+            self.changed(run, event, **values)
+
+
+def event_due(step: int, period: int) -> bool:
+    """Whether an event follows the update of 0-based optimizer step ``step``: the first after period + 1 updates."""
+    return step > 0 and step % period == 0
+
+
+def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
+    """A mask with ``count`` ones at uniformly random positions."""
+    mask = torch.zeros(tuple(shape), dtype=torch.bool)
+    mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:count]] = True
+    return mask
+
+
+def regularizer(tensors: Sequence[Masked], group_lasso: bool = False) -> Tensor:
+    """Sum of abs(w) over the sparse tensors; kernels by ``group_lasso``: sum over slices of sqrt(sum w^2 + 1e-12)."""
+    terms = [
+        (tensor.weight.square().sum((-2, -1)) + 1e-12).sqrt().sum()
+        if group_lasso and tensor.weight.ndim == 4
+        else torch.linalg.vector_norm(tensor.weight, 1)
+        for tensor in tensors
+    ]
+    return torch.stack(terms).sum()
+
+
+def forget(optimizer: torch.optim.Optimizer, tensor: Masked, units: Tensor) -> None:
+    """Set the optimizer's state (momentum, moments) of ``units`` to 0."""
+    for value in optimizer.state.get(tensor.weight, {}).values():
+        if isinstance(value, Tensor) and value.shape == tensor.weight.shape:
+            tensor.write(value, units, 0.0)
+
+
+@torch.no_grad()
+def copy_masks(model: nn.Module, source: Path) -> None:
+    """Give every sparse tensor of ``model`` the mask that it has in ``source``: a run's last masks, or a file.
+
+    Raises:
+        UsageError: no such masks, or of another granularity.
+    """
+    if source.is_dir():
+        state = checkpoint.load_newest(source / "checkpoint")
+        if state is None:
+            raise UsageError(f"copy_mask_from={source}: no run with a checkpoint")
+        found = state["model"]
+    else:
+        found = weights.read(source).tensors
+    for name, module in model.named_modules():
+        if not hasattr(module, MASK):
+            continue
+        mask, own = found.get(f"{name}.{MASK}".lstrip(".")), getattr(module, MASK)
+        if mask is None or mask.shape != own.shape:
+            there = "none" if mask is None else tuple(mask.shape)
+            raise UsageError(f"copy_mask_from={source}: mask of {name}: expected {tuple(own.shape)}, found {there}")
+        own.copy_(mask)
+        Masked(module.weight, own).apply()
+
+
+@torch.no_grad()
+def copy_initial_weights(run: "Run", source: Path) -> None:
+    """Give the network the weights that the run in ``source`` started from, drawn again from that run's seed.
+
+    Raises:
+        UsageError: that run's network is another one.
+    """
+    from research.models import create_model
+    from research.run import Run
+
+    other, info = Run.open(source), run.train_loader.info
+    other.seed_everything("initial weights")
+    config = other.config
+    model = create_model(config.model, num_classes=info.classes, input_shape=info.shape, **config.model_args)
+    own = dict(run.model.named_parameters())
+    drawn = dict(model.named_parameters())
+    if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in drawn.items()}:
+        raise UsageError(f"copy_init: the network of {source} ({config.model}) is another one")
+    for name, parameter in own.items():
+        parameter.copy_(drawn[name])
+
+
+def _units(module: nn.Module, granularity: int) -> int:
+    return torch.Size(mask_shape(module.weight, granularity)).numel()
