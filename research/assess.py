@@ -8,26 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from research import checkpoint, weights
+from research import weights
 from research.config import Config
-from research.errors import UsageError
 from research.evaluate import evaluate
 from research.hooks.base import Hook
 from research.hooks.logit_stats import LogitStats, means
-from research.models import MODELS
+from research.networks import Unrecorded, find
 from research.prepare import prepare_evaluation
-from research.run import Run
-
-
-class Unrecorded(Run):
-    """A run in memory: its rows are kept here, and nothing reaches its directory."""
-
-    def __init__(self, directory: Path, config: Config):
-        super().__init__(directory, config)
-        self.rows: list[dict[str, Any]] = []
-
-    def log(self, split: str, **values: Any) -> None:
-        self.rows.append({"split": split, **values})
 
 
 def assess(
@@ -49,29 +36,8 @@ def assess(
     Raises:
         UsageError: a path or parameter is wrong, or weights do not fit their network.
     """
-    found = [_find(Path(path), dict(given or {}), last, ema) for path in paths]  # all, before the first is evaluated
+    found = [find(Path(path), given, last=last, ema=ema) for path in paths]  # all, before the first is evaluated
     return [_evaluated(*each) for each in found]
-
-
-def _find(path: Path, given: dict[str, Any], last: bool, ema: bool) -> tuple[Path, Config, dict[str, Tensor]]:
-    """What is read, the Config it belongs to, and the weights."""
-    home = next((f for f in ([path] if path.is_dir() else path.parents[:2]) if (f / "config.json").is_file()), None)
-    config = Config.load(Run.open(home).config.to_dict(), given) if home else None
-    if path.is_dir():
-        if not home:
-            raise UsageError(f"{path} is not a run: it has no config.json")
-        if last and not ema:
-            state = checkpoint.load_newest(home / "checkpoint")
-            if state is None:
-                raise UsageError(f"{home} has no checkpoint yet")
-            return home / "checkpoint", config, state["model"]
-        path = home / ("ema.safetensors" if ema else "best.safetensors")
-        if not path.exists():
-            reason = "the method ema writes it after an epoch" if ema else "it is written after the first epoch"
-            raise UsageError(f"{home} has no {path.name}: {reason}")
-    read = weights.read(path, ema and path.suffix != ".safetensors")
-    named = {"model": read.network} if read.network in MODELS else {}
-    return path, config or Config.load(named, given), read.tensors
 
 
 def watch_validation(path: Path, config: Config, tensors: dict[str, Tensor], watcher: Hook) -> Unrecorded:

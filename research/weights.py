@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from research.errors import UsageError, nearest
+from research.functional_wrn import is_functional_wrn, to_torchvision
 
 PLAIN = ("state_dict", "model", "model_state_dict", "net")  # keys under which trainers keep the weights
 AVERAGED = ("state_dict_ema", "model_ema", "ema")  # and their moving average
@@ -48,6 +49,8 @@ def read(path: Path, ema: bool = False) -> Weights:
         raise UsageError(
             f"{path}: no {kind} under any of {', '.join(holders)}; it holds {', '.join(list(content)[:8])}"
         )
+    if is_functional_wrn(found):
+        return Weights(to_torchvision(found), "wide_resnet50_2")
     network = content.get("arch")
     tensors = {name: value for name, value in found.items() if name != "n_averaged"}  # a count of torch's averages
     return Weights(tensors, network if isinstance(network, str) else "")

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from research.layers.drop_path import DropPath
+
 Shortcut = Literal["A", "B"]
 
 
@@ -38,6 +40,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(c_out)
         self.relu = nn.ReLU()
+        self.drop_path = DropPath()
         if stride == 1 and c_in == c_out:
             self.shortcut = nn.Identity()
         elif shortcut == "A":
@@ -47,7 +50,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        return self.relu(self.drop_path(self.bn2(self.conv2(y))) + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from research.arguments import Range
 from research.errors import UsageError
+from research.layers.drop_path import DropPath
 
 NAME = re.compile(r"wrn[-_](\d+)[-_](\d+(?:\.\d+)?)")
 
@@ -34,11 +35,12 @@ class Block(nn.Module):
         self.shortcut = None if c_in == c_out and stride == 1 else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
         self.relu = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
+        self.drop_path = DropPath()
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.relu(self.bn1(x))
         y = self.conv1(a)
-        y = self.conv2(self.dropout(self.relu(self.bn2(y))))
+        y = self.drop_path(self.conv2(self.dropout(self.relu(self.bn2(y)))))
         return y + (x if self.shortcut is None else self.shortcut(a))
 
 

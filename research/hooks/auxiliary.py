@@ -1,0 +1,80 @@
+"""Auxiliary head: a second classifier in the middle of the network, on the same labels (Szegedy et al. 2015)."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+
+from research.arguments import Range
+from research.errors import UsageError
+from research.hooks.base import Hook
+from research.hooks.means import EpochMeans
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+
+class Auxiliary(Hook):
+    """Add the loss of the network's auxiliary head, which exists in networks of DARTS and only with this method.
+
+    ``mode=weighted``: loss + weight * loss of the head, as DARTS trains. ``mode=concat``: the mean of both, which is
+    one cross-entropy over the two batches of logits, as the cheap-convolutions study trains its students. A network
+    without such a head trains plainly, and a note says so. Rows ``auxiliary`` have the head's own loss and top-1 on
+    the training set; it is not used in evaluation.
+    """
+
+    neutral = {"weight": 0.0}
+
+    def __init__(
+        self,
+        weight: Annotated[float, Range(least=0), "of the head's loss; 0 = no head; not used by mode=concat"] = 0.4,
+        mode: Annotated[Literal["weighted", "concat"], "weighted sum of the losses, or their mean"] = "weighted",
+    ):
+        self.mode = mode
+        self.weight = weight
+        self.means: EpochMeans | None = None  # without a head there is nothing to do
+
+    def build(self, run: Run) -> None:
+        if self.weight and hasattr(run.model, "add_auxiliary_head"):
+            run.model.add_auxiliary_head()
+
+    def setup(self, run: Run) -> None:
+        if getattr(run.model, "auxiliary_head", None) is None:
+            return
+        shape = run.train_loader.info.shape
+        try:  # on a copy, because a forward pass in training changes batch statistics
+            copy.deepcopy(run.model).train()(torch.zeros(2, *shape, device=run.device))
+        except RuntimeError as error:
+            raise UsageError(f"auxiliary: the head does not fit images of shape {tuple(shape)}: {error}") from None
+        self.means = EpochMeans(["loss", "top1"], run.device)
+
+    def epoch_start(self, run: Run) -> None:
+        if self.weight and self.means is None and run.epoch == 0:
+            run.note(f"auxiliary: {run.config.model} has no auxiliary head; it trains plainly")
+
+    def loss(self, run: Run, loss: Tensor) -> Tensor:
+        if self.means is None:
+            return loss
+        logits, run.model.auxiliary_logits = run.model.auxiliary_logits, None
+        own = run.criterion(logits, run.targets)
+        top1 = 100 * (logits.argmax(1) == run.targets).float().mean()
+        self.means.add(torch.stack([own.detach(), top1]), len(logits))
+        return (loss + own) / 2 if self.mode == "concat" else loss + self.weight * own
+
+    def step_end(self, run: Run) -> None:
+        if self.means:
+            self.means.step_end(run)
+
+    def epoch_end(self, run: Run) -> None:
+        if self.means:
+            run.log("auxiliary", **self.means.take())
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.means.state_dict() if self.means else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.means:
+            self.means.load_state_dict(state)

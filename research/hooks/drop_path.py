@@ -1,0 +1,55 @@
+"""Scheduled drop-path: branches are dropped ever more often (Zoph et al. 2018; as DARTS trains, Liu et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+
+from research.arguments import Range
+from research.errors import UsageError
+from research.hooks.base import Hook
+from research.layers.drop_path import DropPath
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+
+class ScheduledDropPath(Hook):
+    """Drop whole branches of the network, sample by sample, with a chance that rises linearly over the epochs.
+
+    In epoch e of E the chance is p e / E, and what is kept is divided by 1 - p e / E. The branches are those that end
+    in a ``research.layers.drop_path.DropPath``: every operation but the identity in cells of DARTS, and the residual
+    branch of every block of CIFAR ResNets and wide ResNets (stochastic depth, with one chance for all blocks).
+    """
+
+    neutral = {"p": 0.0}
+
+    def __init__(self, p: Annotated[float, Range(least=0, below=1), "chance to be dropped at the end"] = 0.2):
+        self.p = p
+
+    def p_at(self, epoch: int, epochs: int) -> float:
+        """The chance in ``epoch`` of ``epochs``."""
+        return self.p * epoch / epochs
+
+    def setup(self, run: Run) -> None:
+        self.current = torch.zeros((), device=run.device)
+        if not self.p:
+            return
+        ends = [module for module in run.model.modules() if isinstance(module, DropPath)]
+        if not ends:
+            raise UsageError(
+                f"drop_path: {run.config.model} has no branches to drop; networks of DARTS, CIFAR ResNets and wide "
+                "ResNets have"
+            )
+        for module in ends:
+            module.p = self.current
+
+    def epoch_start(self, run: Run) -> None:
+        self.current.fill_(self.p_at(run.epoch, run.epochs))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"p": self.current}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.current.copy_(state["p"])
