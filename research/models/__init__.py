@@ -17,6 +17,7 @@ from research.arguments import check_arguments
 from research.errors import UsageError, nearest
 from research.models.cifar_resnet import cifar_resnet
 from research.models.cifar_vgg import cifar_vgg
+from research.models.darts import darts, darts_imagenet
 from research.models.dense_mlp import dense_mlp
 from research.models.dry_run import FAILURES, failure
 from research.models.imagenet import mobilenet_v2, resnet, resnet18_wobn, seresnet
@@ -36,6 +37,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet56": cifar_resnet(56),
     "resnet110": cifar_resnet(110),
     "wrn-28-10": wrn("wrn-28-10"),
+    "darts": darts,
     "cifar_vgg11": cifar_vgg("A"),
     "cifar_vgg16": cifar_vgg("D"),
     # ImageNet; further ones as torchvision:NAME and timm:NAME
@@ -52,6 +54,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "seresnet18": seresnet("seresnet18"),
     "seresnet50": seresnet("seresnet50"),
     "seresnet101": seresnet("seresnet101"),
+    "darts_imagenet": darts_imagenet,
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,
 }
