@@ -180,9 +180,7 @@ class SparseHook(MaskHook):
         if self.copy_mask_from:
             return units  # the masks come in setup; weights that are evaluated bring their own
         if self.distribution == "uniform":
-            kinds = {nn.Linear: self.sparsity_fc, nn.Conv2d: self.sparsity_conv}
-            own = {n: next(s for kind, s in kinds.items() if isinstance(m, kind)) for n, m in layers.items()}
-            given = {name: self.sparsity if s is None else s for name, s in own.items()}
+            given = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
             return {n: uniform_count(units[n], s) for n, s in given.items()} if any(given.values()) else {}
         shapes = [module.weight.shape for module in layers.values()]
         densities = erk_density(shapes, self.sparsity, kernel=self.distribution == "erk")
@@ -223,6 +221,14 @@ class RewiringHook(SparseHook):
 def event_due(step: int, period: int) -> bool:
     """Whether an event follows the update of 0-based optimizer step ``step``: the first after period + 1 updates."""
     return step > 0 and step % period == 0
+
+
+def sparsity_of_layers(
+    layers: dict[str, nn.Module], sparsity: float, fc: float | None, conv: float | None
+) -> dict[str, float]:
+    """The sparsity of each layer by name: that of its kind where there is one."""
+    own = {name: fc if isinstance(module, nn.Linear) else conv for name, module in layers.items()}
+    return {name: sparsity if s is None else s for name, s in own.items()}
 
 
 def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
