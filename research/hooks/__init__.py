@@ -8,16 +8,19 @@ from research.hooks.ema import Ema
 from research.hooks.gram import Gram
 from research.hooks.logit_stats import LogitStats
 from research.hooks.power_grad import PowerGrad
-from research.hooks.sparse import StaticSparse
+from research.hooks.sparse import DeepR, Dsr, Set, StaticSparse
 
 HOOKS: dict[str, type[Hook]] = {
     "auxiliary": Auxiliary,
+    "deepr": DeepR,
     "distill": Distill,
     "drop_path": ScheduledDropPath,
+    "dsr": Dsr,
     "ema": Ema,
     "gram": Gram,
     "logit_stats": LogitStats,
     "power_grad": PowerGrad,
+    "set": Set,
     "static_sparse": StaticSparse,
 }
 

@@ -9,20 +9,31 @@ from research.hooks.sparse.criteria import (
     grow_largest,
     grow_random,
 )
+from research.hooks.sparse.deepr import DeepR, deepr_step
 from research.hooks.sparse.distributions import erk_density
+from research.hooks.sparse.dsr import Dsr, allocate, allocate_legacy, dsr_step
+from research.hooks.sparse.set import Set, set_step
 from research.hooks.sparse.static import StaticSparse
 
 __all__ = [
+    "DeepR",
+    "Dsr",
     "Event",
     "MaskHook",
     "RewiringHook",
+    "Set",
     "SparseHook",
     "StaticSparse",
+    "allocate",
+    "allocate_legacy",
+    "deepr_step",
     "drop_magnitude_threshold",
     "drop_sign_flips",
     "drop_smallest",
     "drop_smallest_of_all",
+    "dsr_step",
     "erk_density",
     "grow_largest",
     "grow_random",
+    "set_step",
 ]

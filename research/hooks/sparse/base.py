@@ -2,7 +2,7 @@
 
 # no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from research import checkpoint, weights
 from research.arguments import Range
 from research.errors import UsageError
 from research.hooks.base import Hook
+from research.hooks.sparse.criteria import grow_random
 from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
 from research.layers.masked import MASK, Masked, attach_mask, mask_shape, masked_weights, sparse_layers
 from research.tables import Table
@@ -74,16 +75,24 @@ class MaskHook(Hook):
         """Whether ``grads`` sees the gradient of all weights in this step, active or not; it is masked right after."""
         return False
 
-    def changed(self, run: "Run", event: Event, **values: Any) -> None:
-        """To be called after masks have changed: optimizer state, history and a row ``sparse_event``."""
+    def grow(self, run: "Run") -> Callable[[Masked, int], Tensor]:
+        """Growth at random: (tensor, count) -> inactive units, from the run's own stream for that tensor and step."""
+        return lambda tensor, count: grow_random(tensor, count, run.generator("grow", tensor.name))
+
+    def changed(self, run: "Run", event: Event) -> None:
+        """To be called after masks have changed: what the optimizer and the history know of the units."""
         for tensor, history, killed, grown in zip(
             self.tensors, self.history.values(), event.killed, event.grown, strict=True
         ):
-            history[grown] |= EVER
-            if self.momentum == "reset":
+            if len(grown):
+                history[grown] |= EVER
+            if len(killed) and self.momentum == "reset":
                 forget(run.optimizer, tensor, killed)
+
+    def log_event(self, run: "Run", pruned: int, grown: int, **values: Any) -> None:
+        """A row ``sparse_event``: units of the whole network that died and grew, and the share that is active now."""
         active, units = sum(len(tensor.active) for tensor in self.tensors), sum(tensor.units for tensor in self.tensors)
-        run.log("sparse_event", pruned=event.pruned_count, grown=event.grown_count, density=active / units, **values)
+        run.log("sparse_event", pruned=pruned, grown=grown, density=active / units, **values)
 
     @cached_property
     def tensors(self) -> list[Masked]:
@@ -215,7 +224,8 @@ class RewiringHook(SparseHook):
         super().step_end(run)
         if self.tensors and run.epoch < self.stop_epoch and event_due(run.step - 1, int(self.period.at(run.epoch))):
             event, values = self.rewire(run)
-            self.changed(run, event, **values)
+            self.changed(run, event)
+            self.log_event(run, event.pruned_count, event.grown_count, **values)
 
 
 def event_due(step: int, period: int) -> bool:
