@@ -15,6 +15,7 @@ from torch import nn
 
 from research.arguments import check_arguments
 from research.errors import UsageError, nearest
+from research.models.cifar_dense import dense_depth, regular_dense
 from research.models.cifar_resnet import cifar_resnet
 from research.models.cifar_vgg import cifar_vgg
 from research.models.darts import darts, darts_imagenet
@@ -40,6 +41,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "darts": darts,
     "cifar_vgg11": cifar_vgg("A"),
     "cifar_vgg16": cifar_vgg("D"),
+    "regular_dense": regular_dense,
+    "dense_depth": dense_depth,
     # ImageNet; further ones as torchvision:NAME and timm:NAME
     "resnet18": resnet("resnet18"),
     "resnet34": resnet("resnet34"),
@@ -58,6 +61,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,
 }
+ALIASES = {"mobilenetv2": "mobilenet_v2"}  # names in published commands
 
 
 def model_names() -> list[str]:
@@ -111,7 +115,7 @@ def _resolve(name: str, args: Mapping[str, Any]) -> tuple[Callable[..., nn.Modul
     try:
         if library in LIBRARIES and inner:
             return LIBRARIES[library](inner), dict(args), []
-        construct = MODELS.get(name) or wrn(name)
+        construct = MODELS.get(ALIASES.get(name, name)) or wrn(name)
         if construct is None:
             raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
     except UsageError as error:

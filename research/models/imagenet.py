@@ -2,6 +2,7 @@
 
 Stem 7x7/2 and max pooling 3x3/2; bottlenecks carry their stride on the 3x3 convolution. Convolutions start normal with
 variance 2 / fan_out and every gamma at 1, torchvision's default; timm's own default of zero last gammas is off here.
+Every network carries its NN-Mass and NN-Density as ``nn_mass`` and ``nn_density``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 from torch import nn
 
 from research.arguments import Range
+from research.measures.nn_mass import nn_density, nn_mass
 
 Stem = Annotated[Literal["imagenet", "cifar"], "cifar = 3x3 convolution of stride 1 and no pooling, for small images"]
 ZeroInit = Annotated[bool, "start the last gamma of every block at 0, so that blocks start as the identity"]
@@ -28,7 +30,7 @@ def _family(build: Callable[[int, bool], nn.Module]) -> Callable[..., nn.Module]
         zero_init: ZeroInit = False,
         stem: Stem = "imagenet",
     ) -> nn.Module:
-        return _with_stem(build(num_classes, zero_init), input_shape[0], stem)
+        return _weighed(_with_stem(build(num_classes, zero_init), input_shape[0], stem))
 
     return construct
 
@@ -51,7 +53,7 @@ def resnet18_wobn(
     from torchvision.models import get_model
 
     model = get_model("resnet18", weights=None, num_classes=num_classes, norm_layer=nn.Identity)
-    return _with_stem(model, input_shape[0], stem)
+    return _weighed(_with_stem(model, input_shape[0], stem))
 
 
 def seresnet(name: str) -> Callable[..., nn.Module]:
@@ -65,6 +67,11 @@ def seresnet(name: str) -> Callable[..., nn.Module]:
     return _family(build)
 
 
+Count = Annotated[int, Range(least=1)]
+# (expansion, channels, blocks, stride) of the stages; NN-Mass 1797 at width_mult 1.1, as the published layout at 1.4
+COMPRESSED = ((1, 16, 2, 1), (6, 24, 3, 2), (6, 32, 4, 2), (6, 64, 5, 2), (6, 96, 4, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
 def mobilenet_v2(
     num_classes: int = 1000,
     input_shape: tuple[int, ...] = (3, 224, 224),
@@ -72,14 +79,24 @@ def mobilenet_v2(
     *,
     width_mult: Annotated[float, Range(above=0), "factor of every layer's channels, rounded to multiples of 8"] = 1.0,
     dropout: Annotated[float, Range(least=0, below=1), "dropout before the classifier"] = 0.2,
+    layout: Annotated[
+        Literal["published", "compressed"] | tuple[tuple[Count, Count, Count, Count], ...],
+        "stages, or [expansion, channels, blocks, stride] of each; compressed = deeper, for width_mult=1.1 (NN-Mass)",
+    ] = "published",
 ) -> nn.Module:
     """torchvision's MobileNetV2 (Sandler et al. 2018)."""
     from torchvision.models import MobileNetV2
 
-    model = MobileNetV2(num_classes=num_classes, width_mult=width_mult, dropout=dropout)
+    stages = {"published": None, "compressed": COMPRESSED}[layout] if isinstance(layout, str) else layout
+    model = MobileNetV2(num_classes, width_mult, inverted_residual_setting=stages, dropout=dropout)
     first = model.features[0][0]
     if input_shape[0] != first.in_channels:
         model.features[0][0] = _conv(input_shape[0], first.out_channels, kernel_size=3, stride=2)
+    return _weighed(model)
+
+
+def _weighed(model: nn.Module) -> nn.Module:
+    model.nn_mass, model.nn_density = nn_mass(model), nn_density(model)
     return model
 
 
