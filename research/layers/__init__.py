@@ -1,4 +1,4 @@
-"""What replaces a convolution, one family a file. A new family adds its line here and nothing else."""
+"""What replaces a convolution, one family a class. A new family adds its line here and nothing else."""
 
 from research.layers.acdc import ACDC
 from research.layers.base import Geometry, SeparableSubstitute, Substitute

@@ -6,7 +6,7 @@ Legend: N batch, C channels, H and W height and width, k kernel side, dw = depth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -122,6 +122,9 @@ class Substitute(nn.Module):
     compressed: ClassVar[tuple[str, ...]] = ()
     """The own parameters whose weight decay is scaled by the compression ratio; dotted names reach into children."""
 
+    settings: ClassVar[tuple[float, float] | None] = None
+    """Least and largest value of the first own argument between which a budget is searched; sizes must be monotone."""
+
     linear: ClassVar[bool] = True
     """Whether the layer is a convolution with :meth:`kernel`; not so where there are nonlinearities inside."""
 
@@ -163,7 +166,7 @@ class Substitute(nn.Module):
         Raises:
             UsageError: the family has no such parameters.
         """
-        raise UsageError(f"{type(self).__name__}: has no kernel closest to a given one; leave init=dense out")
+        raise UsageError(f"{type(self).__name__}: has no kernel closest to a given one; leave from_dense out")
 
     def extra_repr(self) -> str:
         g = self.geometry
@@ -249,6 +252,18 @@ class SeparableSubstitute(Substitute):
     def matrix_from_dense(self, matrix: Tensor) -> None:
         """Set the parameters so that :meth:`matrix` is as close to ``matrix`` (out, in) as the family knows."""
         super().from_dense(matrix)  # refuses
+
+
+def units(model: nn.Module, name: str = "", known: set[nn.Module] | None = None) -> Iterator[tuple[str, nn.Module]]:
+    """Every module by its first name, in order; a substitute counts as a whole, so what is inside is left out."""
+    known = set() if known is None else known
+    if model in known:
+        return
+    known.add(model)
+    yield name, model
+    if not isinstance(model, Substitute):
+        for child, module in model.named_children():
+            yield from units(module, f"{name}.{child}" if name else child, known)
 
 
 def area(size: Pair) -> int:

@@ -50,11 +50,11 @@ class Sequence(Substitute):
 
     @classmethod
     def count_mult_adds(cls, geometry: Geometry, size: Pair, legacy: Legacy = frozenset(), **own: Any) -> float:
-        total, geometries = 0, cls.geometries(geometry, **own)
-        for g in geometries:
-            counted, size = g.output_size(size, legacy), g.output_size(size)
-            relu = 0 if g is geometries[-1] else g.c_out * area(size)
-            total += g.dense * area(counted) + relu
+        """Of the convolutions; the ReLU between them were functions in the published code, which count nothing."""
+        total = 0
+        for g in cls.geometries(geometry, **own):
+            total += g.dense * area(g.output_size(size, legacy))
+            size = g.output_size(size)
         return total
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,7 +146,8 @@ class Corners(Substitute):
 
     @classmethod
     def count_mult_adds(cls, geometry: Geometry, size: Pair, legacy: Legacy = frozenset()) -> float:
-        return cls.dilated(geometry).dense * area(geometry.output_size(size))
+        corners = cls.dilated(geometry)
+        return corners.dense * area(corners.output_size(size, legacy))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.corners.conv(x, self.weight, self.bias)
@@ -196,8 +197,8 @@ class AcrossChannels(Substitute):
     @classmethod
     def count_mult_adds(cls, geometry: Geometry, size: Pair, legacy: Legacy = frozenset()) -> float:
         depthwise = cls.first(geometry).dense * area(geometry.output_size(size, legacy))
-        each = 1 if "conv3d" in legacy else 1 + 3 * geometry.c_out  # a ReLU, and the taps of every filter
-        return depthwise + each * geometry.c_in * area(geometry.output_size(size))
+        across = 0 if "conv3d" in legacy else 3 * geometry.c_out * geometry.c_in
+        return depthwise + across * area(geometry.output_size(size))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn(self.depthwise(x)))

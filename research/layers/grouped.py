@@ -52,6 +52,7 @@ class Shuffle(Substitute):
 
     log_names = {r"Shuffle_(\d+)": "shuffle:{0}"}
     compressed = ("contract.weight", "depthwise.weight", "expand.weight")
+    settings = (1, 1024)
 
     def __init__(
         self,

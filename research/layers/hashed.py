@@ -57,6 +57,7 @@ class Hashed(Substitute):
 
     log_names = {"HashedDecimate": "hashed:0.1", r"Hashed_([\d.e-]+)": "hashed:{0}"}
     compressed = ("hashed.weight",)
+    settings = (1e-6, 1)
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class SepHashed(SeparableSubstitute):
 
     log_names = {"SepHashedDecimate": "sephashed:0.1,of=dense", r"SepHashed_([\d.e-]+)": "sephashed:{0}"}
     compressed = ("hashed.weight", "bias")
+    settings = (1e-6, 1)
 
     def __init__(
         self,
@@ -170,6 +172,7 @@ class FullySepHashed(Substitute):
     """
 
     compressed = ("spatial.weight", "spatial_bias", "hashed.weight", "bias")
+    settings = (1e-6, 1)
 
     def __init__(
         self,

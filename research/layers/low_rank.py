@@ -22,8 +22,9 @@ def inner(c_in: int, c_out: int, rank: float) -> int:
 class Generic(SeparableSubstitute):
     """matrix = E C with C (r, in), E (out, r) and r = rank x max(in, out): the log's rank-factorised convolution."""
 
-    log_names = {r"(?:Generic|RF)_([\d.e-]+)": "generic:{0}"}
+    log_names = {r"Generic_([\d.e-]+)": "generic:{0}", r"RF_([\d.e-]+)": "generic:{0}"}
     compressed = ("contract.weight", "expand.weight")
+    settings = (1e-6, 1)
 
     def __init__(self, geometry: Geometry, /, *, rank: RANK = 0.25, init: Init = "variance"):
         super().__init__(geometry, {"rank": rank})
@@ -71,6 +72,7 @@ class Tied(SeparableSubstitute):
 
     log_names = {r"LR_([\d.e-]+)": "lr:{0}"}
     compressed = ("weight",)
+    settings = (1e-6, 1)
 
     def __init__(self, geometry: Geometry, /, *, rank: RANK = 0.25, init: Init = "variance"):
         super().__init__(geometry, {"rank": rank})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from research.errors import UsageError, nearest
-from research.layers.base import Geometry, Legacy, Substitute
+from research.layers.base import Geometry, Legacy, Substitute, units
 
 LEGACY = {
     "dilation": "until February 2019: the output size of dilated k x k convolutions ignored their dilation",
@@ -122,18 +122,6 @@ def _parameters(model: nn.Module) -> tuple[dict[nn.Module, Row], dict[str, int]]
         rows[module] = Row(name, type(module).__name__, parameters, nonzeros, geometry=_geometry(module))
         seen.update(owned.values())
     return rows, dict(ignored)
-
-
-def units(model: nn.Module, name: str = "", known: set[nn.Module] | None = None) -> Iterator[tuple[str, nn.Module]]:
-    """Every module by its first name, in order; a substitute counts as a whole, so what is inside is left out."""
-    known = set() if known is None else known
-    if model in known:
-        return
-    known.add(model)
-    yield name, model
-    if not isinstance(model, Substitute):
-        for child, module in model.named_children():
-            yield from units(module, f"{name}.{child}" if name else child, known)
 
 
 def _nonzeros(module: nn.Module, name: str, parameter: Tensor) -> int:

@@ -92,6 +92,7 @@ def mobilenet_v2(
     first = model.features[0][0]
     if input_shape[0] != first.in_channels:
         model.features[0][0] = _conv(input_shape[0], first.out_channels, kernel_size=3, stride=2)
+    model.replaced_linear = ("classifier.1",)  # by substitutes, as a 1x1 convolution
     return _weighed(model)
 
 

@@ -51,6 +51,8 @@ class WideResNet(nn.Module):
     A fractional width gives channels rounded to the nearest integer.
     """
 
+    kept_layers = ("conv1", "*.shortcut")  # substitutes replace the others
+
     def __init__(self, depth: int, width: float, num_classes: int, in_channels: int, dropout: float = 0.0):
         super().__init__()
         n = (depth - 4) // 6
