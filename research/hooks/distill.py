@@ -60,8 +60,8 @@ def divergence(y: Tensor, teacher_y: Tensor, temperature: float, reduction: Redu
     T^2 keeps the size of the gradients at the logits when T changes.
     """
     log_p, log_q = ((full_precision(logits) / temperature).log_softmax(1) for logits in (y, teacher_y.detach()))
-    kl, factor = ("mean", 2) if reduction == "elementwise" else ("batchmean", 1)
-    return factor * temperature**2 * F.kl_div(log_p, log_q, reduction=kl, log_target=True)
+    kl = F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+    return temperature**2 * kl * (2 / y.numel() if reduction == "elementwise" else 1 / len(y))
 
 
 def attention_transfer_terms(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
