@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Three = tuple[int, int, int]
 
@@ -114,9 +115,10 @@ def cp_als(x: Tensor, rank: int, sweeps: int = 50) -> list[Tensor]:
 
 
 def _truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """``U S`` and ``V^T`` of the best approximation of this rank."""
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    return u[:, :rank] * s[:rank], vh[:rank]
+    """``U S`` and ``V^T`` of the best approximation of this rank; beyond the matrix's own, columns of zeros in U S."""
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=rank > min(matrix.shape))
+    left = u[:, : len(s)] * s
+    return F.pad(left[:, :rank], (0, max(0, rank - len(s)))), vh[:rank]
 
 
 # -- contraction --------------------------------------------------------------------------------------------------
