@@ -207,6 +207,8 @@ def test_memory_format_follows_the_config(pictures):
         ({"dataset": "digitz"}, "unknown dataset 'digitz'; did you mean 'digits'"),
         ({"dataset": "linear", "loader": "ffcv"}, "vectors; use loader=memory"),
         ({"data_args": {"flop": 1}}, "did you mean 'flip'"),
+        ({"data_args": {"holdout": 1438}}, "data_args.holdout=1438: must be below the 1,438 training images"),
+        ({"data_args": {"holdout": 9}, "loader": "ffcv"}, "FFCV files are read whole; use loader=memory"),
         ({"loader": "ffcv", "data_root": "."}, "run `research data write digits --root .` once"),
     ],
 )
@@ -250,3 +252,19 @@ def test_order_seed_takes_the_order_out_of_the_seed(make):
     for mine, theirs in zip(everything(make("memory", config=ordered)), everything(make("memory")), strict=True):
         assert torch.equal(mine, theirs)
     assert Config(order_seed=None).identity == Config().identity != Config(order_seed=0).identity
+
+
+@pytest.mark.parametrize("count", [100, 359])
+def test_held_out_training_images_replace_the_validation_set(count):
+    config = dataclasses.replace(CONFIG, data_args=CONFIG.data_args | {"holdout": count})
+    whole, kept, held = (
+        np.sort(torch.cat([targets for _, targets in make_loader(c, split)]).numpy())
+        for c, split in ((CONFIG, "train"), (config, "train"), (config, "val"))
+    )
+    info = check(config)
+    assert (info.train, info.val) == (check(CONFIG).train - count, count) and len(held) == count
+    shares = np.bincount(held) / count * len(whole) / np.bincount(whole)
+    np.testing.assert_allclose(shares, 1, atol=0.12)  # every class gives its share
+    images = loaders._source(config)
+    train, val = (images.read(split).offsets for split in ("train", "val"))
+    assert len(np.union1d(train, val)) == check(CONFIG).train and not np.intersect1d(train, val).size

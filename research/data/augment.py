@@ -40,6 +40,7 @@ class Augment:
     image_size: Annotated[int, Range(least=0), "side of the network's input; 0 = as stored"] = 0
     eval_resize: Annotated[int, Range(least=0), "shorter side before the centre crop; 0 = image_size"] = 0
     normalize: Annotated[bool, "subtract the data set's mean and divide by its deviation; false = 0..1"] = True
+    holdout: Annotated[int, Range(least=0), "training images to evaluate on instead of the validation set"] = 0
 
     def contradictions(self, dataset: Dataset) -> list[str]:
         """What is wrong between values that are right one by one."""
@@ -71,11 +72,15 @@ def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(_hash(np.arange(count), seed, epoch, draw=0), kind="stable")
 
 
-def held_out(labels: np.ndarray) -> np.ndarray:
-    """Which samples of an undivided set are for validation: bool (N,), one in five of every class, always the same."""
+def held_out(labels: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Which samples are kept for validation: bool (N,), spread evenly over the classes, always the same ones.
+
+    ``count`` of them, or one in five.
+    """
     order = np.lexsort((_hash(np.arange(len(labels)), 0, 0, draw=0), labels))
+    places = np.arange(4, len(labels), 5) if count is None else np.arange(1, count + 1) * len(labels) // count - 1
     chosen = np.zeros(len(labels), bool)
-    chosen[order[4::5]] = True
+    chosen[order[places]] = True
     return chosen
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from research.data import arrays, beton, folders, synthetic
-from research.data.augment import Augment
+from research.data.augment import Augment, held_out
 from research.data.batches import DataInfo, Loader, Share
 from research.data.datasets import Dataset, arguments, data_root, describe
 from research.data.memory import Images, MemoryLoader, VectorLoader
@@ -42,6 +42,8 @@ def check(config) -> DataInfo:
         raise UsageError("\n".join(problems))
     kind = _choose(config)
     if kind == "ffcv":
+        if values.get("holdout"):
+            raise UsageError(f"data_args.holdout={values['holdout']}: FFCV files are read whole; use loader=memory")
         beton.require_ffcv()
         found = {split: beton.find(dataset.name, config.data_root, split) for split in ("train", "val")}
         classes, counts = len(found["train"].classes), {split: f.samples for split, f in found.items()}
@@ -124,6 +126,12 @@ def _source(config) -> Source:
             return synthetic.points(dataset.name, split), synthetic.labels(counts[split], num_seg)
 
         return Source(dataset.classes, counts, 0, points)
+    source = _images_source(config, dataset)
+    holdout = arguments(config.dataset, config.data_args)[0]["holdout"]
+    return _held_out(source, holdout) if holdout else source
+
+
+def _images_source(config, dataset: Dataset) -> Source:
     root = str(config.data_root or os.environ.get("RESEARCH_DATA", ""))
     if dataset.kind == "folder":
         return _folder_source(dataset.name, root)
@@ -131,6 +139,20 @@ def _source(config) -> Source:
     counts = {split: len(images.labels) for split, images in splits.items()}
     total = sum(images.pixels.nbytes for images in splits.values())
     return Source(dataset.classes, counts, total, splits.__getitem__)
+
+
+def _held_out(source: Source, count: int) -> Source:
+    """``source`` with ``count`` of its training images in the place of its validation set."""
+    images = source.counts["train"]
+    if count >= images:
+        raise UsageError(f"data_args.holdout={count}: must be below the {images:,} training images")
+
+    def read(split: str) -> Images:
+        everything = source.read("train")
+        chosen = held_out(everything.labels, count)
+        return everything.only(chosen if split == "val" else ~chosen)
+
+    return replace(source, counts={"train": images - count, "val": count}, read=read)
 
 
 @lru_cache(maxsize=4)  # check, the training and the validation loader of a process share one copy

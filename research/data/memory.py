@@ -43,6 +43,10 @@ class Images:
             images[i] = None
         return cls(pixels, np.concatenate([[0], ends[:-1]]).astype(np.int64), heights, widths, labels)
 
+    def only(self, chosen: np.ndarray) -> Images:
+        """The images ``chosen`` (bool (N,)); the pixels are shared, not copied."""
+        return Images(self.pixels, *(each[chosen] for each in (self.offsets, self.heights, self.widths, self.labels)))
+
 
 class VectorLoader(Loader):
     """Batches of a set of vectors (N, F) float32."""
