@@ -8,7 +8,7 @@ from research.hooks.ema import Ema
 from research.hooks.gram import Gram
 from research.hooks.logit_stats import LogitStats
 from research.hooks.power_grad import PowerGrad
-from research.hooks.sparse import DeepR, Dsr, Set, StaticSparse
+from research.hooks.sparse import DeepR, Dsr, Itop, Rigl, Set, Snfs, StaticSparse
 
 HOOKS: dict[str, type[Hook]] = {
     "auxiliary": Auxiliary,
@@ -18,9 +18,12 @@ HOOKS: dict[str, type[Hook]] = {
     "dsr": Dsr,
     "ema": Ema,
     "gram": Gram,
+    "itop": Itop,
     "logit_stats": LogitStats,
     "power_grad": PowerGrad,
+    "rigl": Rigl,
     "set": Set,
+    "snfs": Snfs,
     "static_sparse": StaticSparse,
 }
 

@@ -12,16 +12,22 @@ from research.hooks.sparse.criteria import (
 from research.hooks.sparse.deepr import DeepR, deepr_step
 from research.hooks.sparse.distributions import erk_density
 from research.hooks.sparse.dsr import Dsr, allocate, allocate_legacy, dsr_step
+from research.hooks.sparse.itop import Itop, itop_step
+from research.hooks.sparse.rigl import Rigl, rigl_step
 from research.hooks.sparse.set import Set, set_step
+from research.hooks.sparse.snfs import Snfs, snfs_step
 from research.hooks.sparse.static import StaticSparse
 
 __all__ = [
     "DeepR",
     "Dsr",
     "Event",
+    "Itop",
     "MaskHook",
     "RewiringHook",
+    "Rigl",
     "Set",
+    "Snfs",
     "SparseHook",
     "StaticSparse",
     "allocate",
@@ -35,5 +41,8 @@ __all__ = [
     "erk_density",
     "grow_largest",
     "grow_random",
+    "itop_step",
+    "rigl_step",
     "set_step",
+    "snfs_step",
 ]

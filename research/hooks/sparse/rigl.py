@@ -11,7 +11,7 @@ A unit that was just dropped may grow again at once; then nothing happened to it
 # no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -48,31 +48,43 @@ def drop_count(active: int, fraction: float) -> int:
     return int(np.float32(active) * np.float32(fraction))
 
 
-def rigl_step(tensor: Masked, grad: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The units that an event kills and those that it grows, int64 each, equally many and at most ``k``.
+def rigl_step(
+    tensors: Sequence[Masked],
+    fraction: float,
+    grads: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Event:
+    """One event: ``tensors`` are changed in place, each keeps its number of active units.
 
     Args:
-        grad: dense, dL/dW at the masked weights, shaped as the weight.
-        k: units dropped and grown; those that are both appear in neither result.
+        fraction: f(t).
+        grads: dense, dL/dW at the masked weights, shaped as the weights; without them random units grow, as in SET.
     """
-    return exchange(tensor, drop_smallest(tensor, k), grad)
+    dropped = [drop_smallest(tensor, drop_count(len(tensor.active), fraction)) for tensor in tensors]
+    return refill(tensors, dropped, grads, generator)
 
 
-def exchange(
-    tensor: Masked, dropped: Tensor, signal: Tensor | None = None, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Killed and grown units, when the active ``dropped`` go and as many come, chosen among all that are not kept.
-
-    The units of largest abs(``signal``), shaped as the weight, come; without it random ones. A unit that was dropped
-    and comes again is neither killed nor grown.
-    """
-    if signal is not None:
-        chosen = grow_strongest(tensor, dropped, len(dropped), signal)
+def refill(
+    tensors: Sequence[Masked],
+    dropped: Sequence[Tensor],
+    signals: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Event:
+    """Replace the ``dropped`` units of each tensor by as many others: strongest in ``signals``, or random ones."""
+    if signals is None:
+        chosen = [grow_anywhere(t, d, len(d), generator) for t, d in zip(tensors, dropped, strict=True)]
     else:
-        candidates = (~kept(tensor, dropped)).nonzero()[:, 0]
-        order = torch.randperm(len(candidates), generator=generator)
-        chosen = candidates[order[: len(dropped)].to(candidates.device)]
-    return settle(dropped, chosen)
+        chosen = [grow_strongest(t, d, len(d), s) for t, d, s in zip(tensors, dropped, signals, strict=True)]
+    return exchange(tensors, dropped, chosen)
+
+
+def exchange(tensors: Sequence[Masked], dropped: Sequence[Tensor], chosen: Sequence[Tensor]) -> Event:
+    """Deactivate the ``dropped`` units of each tensor and activate the ``chosen``; one that is both just stays."""
+    killed = [d[~torch.isin(d, c)] for d, c in zip(dropped, chosen, strict=True)]
+    grown = [c[~torch.isin(c, d)] for d, c in zip(dropped, chosen, strict=True)]
+    for tensor, k, g in zip(tensors, killed, grown, strict=True):
+        tensor.change(k, g)
+    return Event(killed, grown)
 
 
 def grow_strongest(tensor: Masked, dropped: Tensor, count: int, signal: Tensor) -> Tensor:
@@ -81,9 +93,10 @@ def grow_strongest(tensor: Masked, dropped: Tensor, count: int, signal: Tensor) 
     return strength.topk(count, sorted=False).indices
 
 
-def settle(dropped: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Killed and grown, when those of the ``dropped`` units that were ``chosen`` again just stay."""
-    return dropped[~torch.isin(dropped, chosen)], chosen[~torch.isin(chosen, dropped)]
+def grow_anywhere(tensor: Masked, dropped: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """``count`` random units among the inactive and the ``dropped``."""
+    candidates = (~kept(tensor, dropped)).nonzero()[:, 0]
+    return candidates[torch.randperm(len(candidates), generator=generator)[:count].to(candidates.device)]
 
 
 def kept(tensor: Masked, dropped: Tensor) -> Tensor:
@@ -105,6 +118,15 @@ def momentum_of(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor | No
     """The optimizer's running sum (SGD) or mean (AdamW) of the gradients of ``weight``; none before its first step."""
     state = optimizer.state.get(weight, {})
     return state.get("momentum_buffer", state.get("exp_avg"))
+
+
+@torch.no_grad()
+def set_momentum(tensor: Masked, momentum: Tensor, units: Tensor, values: Tensor) -> None:
+    """Set ``momentum`` to ``values``, both shaped as the weight, at ``units``."""
+    chosen = torch.zeros_like(tensor.mask)
+    tensor.flat(chosen)[units] = True
+    wide = chosen.reshape(*chosen.shape, *[1] * (momentum.ndim - chosen.ndim))
+    momentum.copy_(torch.where(wide, values, momentum))
 
 
 @dataclass(eq=False)
@@ -140,27 +162,22 @@ class Rigl(SparseHook):
         if not self.wants_dense_gradient(run):
             return
         grads = [tensor.weight.grad for tensor in self.tensors]
-        event = self.rewire(run, run.step, lambda tensor, k: rigl_step(tensor, tensor.weight.grad, k))
+        event = self.rewire(run, run.step, grads)
         for tensor, grown, grad in zip(self.tensors, event.grown, grads, strict=True):
             momentum = momentum_of(run.optimizer, tensor.weight)
             if self.grown_momentum and momentum is not None:
-                tensor.copy(momentum, grown, self.grown_momentum * grad)
-            tensor.weight.grad = None  # so the optimizer leaves weight and momentum alone in this step
+                set_momentum(tensor, momentum, grown, self.grown_momentum * grad)
+            tensor.weight.grad = None  # the optimizer leaves weight and momentum alone in this step
 
     def step_end(self, run: "Run") -> None:
         super().step_end(run)
         if self.growth == "random" and self.due(run, run.step - 1):
-            generator = run.generator("rigl")
-            self.rewire(
-                run, run.step - 1, lambda tensor, k: exchange(tensor, drop_smallest(tensor, k), generator=generator)
-            )
+            self.rewire(run, run.step - 1)
 
-    def rewire(self, run: "Run", step: int, choose: Callable[[Masked, int], tuple[Tensor, Tensor]]) -> Event:
-        """The event of ``step``: in every tensor kill and grow what ``choose`` finds for k units."""
+    def rewire(self, run: "Run", step: int, grads: list[Tensor] | None = None) -> Event:
+        """The event of ``step``."""
         fraction = drop_fraction(step, self.last_step(run), self.fraction, self.anneal, self.power)
-        found = [choose(tensor, drop_count(len(tensor.active), fraction)) for tensor in self.tensors]
-        for tensor, (killed, grown) in zip(self.tensors, found, strict=True):
-            tensor.change(killed, grown)
-        event = Event([killed for killed, _ in found], [grown for _, grown in found])
-        self.changed(run, event, fraction=fraction)
+        event = rigl_step(self.tensors, fraction, grads, run.generator("rigl"))
+        self.changed(run, event)
+        self.log_event(run, event.pruned_count, event.grown_count, fraction=fraction)
         return event

@@ -1,0 +1,93 @@
+"""In-time over-parameterization: explore many masks over long intervals (Liu et al. 2021, arXiv 2102.02887).
+
+After every ``period``-th of T updates, at update t, in every layer with M active units:
+
+    rate(t) = r_end + (r - r_end)/2 (1 + cos(pi t / T))
+    remove ceil(rate M) units of smallest abs(w), ties with the last of them too; grow as many among all others
+
+Whether the network is over-parameterized in time is told by its coverage R_s: the share of all units that were active
+after at least one event (``coverage`` of the rows ``sparse``, layer by layer).
+"""
+
+# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from torch import Tensor
+
+from research.arguments import Range
+from research.hooks.sparse.base import Event, SparseHook
+from research.hooks.sparse.rigl import Growth, refill
+from research.layers.masked import Masked
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+
+def annealed_rate(t: int, total: int, initial: float = 0.5, final: float = 0.005) -> float:
+    """rate(t): from ``initial`` at t = 0 to ``final`` at t = ``total`` along half a cosine."""
+    return final + (initial - final) / 2 * (1 + math.cos(math.pi * t / total))
+
+
+def itop_step(
+    tensors: Sequence[Masked],
+    rate: float,
+    grads: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Event:
+    """One event: ``tensors`` are changed in place, each keeps its number of active units.
+
+    Args:
+        grads: dense, shaped as the weights: units of largest abs(grad) grow; without them random ones, in exact number.
+    """
+    dropped = [drop_up_to(tensor, math.ceil(rate * len(tensor.active))) for tensor in tensors]
+    return refill(tensors, dropped, grads, generator)
+
+
+def drop_up_to(tensor: Masked, count: int) -> Tensor:
+    """The ``count`` active units of smallest magnitude and all of equal magnitude."""
+    if count == 0 or len(tensor.active) == 0:
+        return tensor.active[:0]
+    magnitudes = tensor.magnitudes()
+    return tensor.active[magnitudes <= magnitudes.kthvalue(min(count, len(magnitudes))).values]
+
+
+@dataclass(eq=False)
+class Itop(SparseHook):
+    """Drop and grow after long intervals, where the last gradient is largest (RigL-ITOP) or at random (SET-ITOP).
+
+    Unlike in ``rigl`` the weights are updated first, and the share that is replaced falls over the whole training. The
+    published interval on CIFAR is 4000 steps of 128 images for the gradient, 1500 for random growth.
+    """
+
+    exercise = {"period": 2}
+
+    period: Annotated[int, Range(least=1), "steps between two events"] = 1500
+    growth: Annotated[Growth, "what grows: where the dense gradient is largest, or anything"] = "gradient"
+    rate: Annotated[float, Range(above=0, most=1), "share of a layer's units replaced, at the start"] = 0.5
+    final_rate: Annotated[float, Range(least=0, most=1), "and at the end of training"] = 0.005
+
+    def due(self, run: "Run", updates: int) -> bool:
+        """Whether an event follows the given number of updates; none follows the last one, which nothing could use."""
+        return bool(self.tensors) and updates % self.period == 0 and updates < run.epochs * run.steps_per_epoch
+
+    def wants_dense_gradient(self, run: "Run") -> bool:
+        return self.growth == "gradient" and self.due(run, run.step + 1)
+
+    def grads(self, run: "Run") -> None:
+        self._grads = [tensor.weight.grad for tensor in self.tensors] if self.wants_dense_gradient(run) else None
+        super().grads(run)
+
+    def step_end(self, run: "Run") -> None:
+        super().step_end(run)
+        if not self.due(run, run.step):
+            return
+        rate = annealed_rate(run.step, run.epochs * run.steps_per_epoch, self.rate, self.final_rate)
+        event = itop_step(self.tensors, rate, self._grads, run.generator("itop"))
+        self.changed(run, event)
+        self.log_event(run, event.pruned_count, event.grown_count, rate=rate)
+        self._grads = None
