@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -40,6 +41,7 @@ class Config:
         default_factory=dict
     )
     model_args: Annotated[Mapping, "arguments of the network's constructor"] = field(default_factory=dict)
+    substitute: Annotated[str, "layers in the place of convolutions: see `research substitutes`"] = ""
     data_args: Annotated[Mapping, "augmentation and arguments of the data set"] = field(default_factory=dict)
     seed: Annotated[int, NotNegative, "decides initial weights, order, augmentation and every method's draws"] = 0
     order_seed: Annotated[int | None, NotNegative, "of order and augmentation of the training data; none = seed"] = None
@@ -141,8 +143,8 @@ class Config:
     @property
     def run_name(self) -> str:
         """Folder of the run under ``runs``."""
-        words = [self.dataset, self.model.replace(":", "-").replace("/", "-"), *self.hooks, self.identity[:8]]
-        return self.name or "-".join(words)
+        words = [self.dataset, self.model, self.substitute, *self.hooks, self.identity[:8]]
+        return self.name or re.sub(r"[^\w.=-]+", "-", "-".join(filter(None, words)))
 
     @staticmethod
     def parameters() -> dict[str, Parameter]:
@@ -245,6 +247,20 @@ def _check_model_and_data(values: dict[str, Any], problems: list[str]) -> None:
 
     problems += check_dataset(values["dataset"], values["data_args"])
     problems += check_model(values["model"], values["model_args"])
+    values["substitute"] = _check_substitute(values["substitute"], problems)
+
+
+def _check_substitute(text: Any, problems: list[str]) -> Any:
+    """The spec as :class:`research.layers.spec.Spec` writes it, so that one substitute has one name."""
+    if not text or not isinstance(text, str):
+        return text
+    from research.layers.spec import parse_spec
+
+    try:
+        return str(parse_spec(text) or "")
+    except UsageError as error:
+        problems.append(str(error))
+        return text
 
 
 def _contradictions(values: dict[str, Any]) -> list[str]:

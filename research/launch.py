@@ -70,7 +70,9 @@ def check(config: Config):
     import torch
 
     from research.data.loaders import check as check_data
-    from research.models import check_model
+    from research.layers.substitute import parse_spec, planned
+    from research.models import check_model, create_model
+    from research.models.dry_run import WithoutInitialValues
 
     gpus = torch.cuda.device_count() if config.device != "cpu" else 0
     if config.device == "cuda" and not gpus:
@@ -86,6 +88,10 @@ def check(config: Config):
     info = check_data(config)
     if problems := check_model(config.model, config.model_args, info.shape):
         raise UsageError("\n".join(problems))
+    if config.substitute:
+        with WithoutInitialValues():
+            model = create_model(config.model, info.classes, info.shape, **config.model_args)
+        planned(model, parse_spec(config.substitute), info.shape)
     return info
 
 

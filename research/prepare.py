@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from research.config import Config
 from research.data.loaders import make_loader
 from research.hooks import HOOKS
+from research.layers.substitute import substitute
 from research.models import create_model
 from research.run import Run
 from research.schedule import total_epochs
@@ -62,6 +63,7 @@ def build_network(run: Run, classes: int, shape: tuple[int, ...]) -> None:
     config = run.config
     run.seed_everything("initial weights")
     run.model = create_model(config.model, num_classes=classes, input_shape=shape, **config.model_args)
+    run.substitution = substitute(run.model, config.substitute, shape)
     run.hooks = {name: HOOKS[name](**given) for name, given in config.hooks.items()}
     run.model.to(run.device)
     for hook in run.hooks.values():
@@ -94,19 +96,20 @@ def make_optimizer(run: Run) -> torch.optim.Optimizer:
 def weight_decays(model: nn.Module, config: Config) -> dict[nn.Parameter, float]:
     """The weight decay of every trained parameter.
 
-    With ``decay_norm_and_bias=False`` vectors (biases, normalisation) are not decayed. A module's ``decay_scale``
-    (parameter name -> factor) scales the decay of its own parameters.
+    A module's ``decay_scale`` (parameter name -> factor) scales the decay of its own parameters. With
+    ``decay_norm_and_bias=False`` vectors (biases, normalisation) are not decayed, but those in a ``decay_scale`` that
+    are no bias are: weights that happen to be stored as a vector.
     """
-    scales = {
-        module.get_parameter(name): scale
+    scaled = {
+        module.get_parameter(name): (scale, not name.endswith("bias"))
         for module in model.modules()
         for name, scale in getattr(module, "decay_scale", {}).items()
     }
-    return {
-        p: config.weight_decay * scales.get(p, 1.0) if config.decay_norm_and_bias or p.ndim > 1 else 0.0
-        for p in model.parameters()
-        if p.requires_grad
-    }
+    decays = {}
+    for p in filter(lambda p: p.requires_grad, model.parameters()):
+        scale, is_weight = scaled.get(p, (1.0, False))
+        decays[p] = config.weight_decay * scale if config.decay_norm_and_bias or p.ndim > 1 or is_weight else 0.0
+    return decays
 
 
 def wrap(run: Run) -> nn.Module:

@@ -57,7 +57,8 @@ class Spec:
     def __str__(self) -> str:
         """As one types it, defaults left out."""
         defaults = {p.name: p.default for p in own_parameters(self.layer)}
-        told = [str(value) for name, value in self.arguments.items() if name == self.main]
+        sought = self.options.budget or self.options.mult_adds
+        told = [str(value) for name, value in self.arguments.items() if name == self.main and not sought]
         told += [f"{n}={v}" for n, v in self.arguments.items() if n != self.main and v != defaults[n]]
         told += [] if self.init == "variance" else [f"init={self.init}"]
         plain = vars(Options())
