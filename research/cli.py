@@ -66,9 +66,11 @@ def parser() -> argparse.ArgumentParser:
     runs = add("runs", show_runs, "list runs: status, epoch, best top-1, time, hooks")
     runs.add_argument("folder", nargs="?", default="runs", help="folder of runs, or a pattern such as 'runs/demo-*'")
 
-    log = add("log", write_log, "append a note to the research log")
-    log.add_argument("text")
-    log.add_argument("--title", default="Notes", help="heading of the entry (default: Notes)")
+    log = add("log", write_log, "append to the research log: a note, or an entry made from runs")
+    log.add_argument("words", nargs="+", metavar="TEXT | runs=PATTERN", help="a note; or the runs to write an entry of")
+    log.add_argument("--title", default="", help="heading of the entry (default: Notes; of runs: what they are)")
+    log.add_argument("--note", default="", help="first sentence of an entry made from runs: what they are for")
+    log.add_argument("--update", action="store_true", help="put the text as an update under the entry called TITLE")
     log.add_argument("--figure", action="append", default=[], metavar="FILE", help="an image for the entry; repeatable")
     log.add_argument("--path", default="research-log.md", metavar="FILE", help="the log (default: research-log.md)")
 
@@ -151,9 +153,22 @@ def show_runs(options: argparse.Namespace) -> None:
 
 
 def write_log(options: argparse.Namespace) -> None:
-    from research.logbook import append
+    from research import entries, logbook
+    from research.frames import load_runs
 
-    print(append(options.title, options.text, figures=options.figure, path=options.path))
+    patterns = [word.removeprefix("runs=") for word in options.words if word.startswith("runs=")]
+    text = " ".join(word for word in options.words if not word.startswith("runs="))
+    if patterns and (text or options.figure or options.update):
+        raise UsageError("an entry made from runs finds text, figures and place itself; give --note=… and --title=…")
+    if options.note and not patterns:
+        raise UsageError(f"--note={options.note!r}: belongs to an entry made from runs; give runs=…, or it as the text")
+    if options.update:
+        print(logbook.update(options.title, text, figures=options.figure, path=options.path))
+    elif not patterns:
+        print(logbook.append(options.title or "Notes", text, figures=options.figure, path=options.path))
+    for pattern in patterns:
+        done = entries.append(load_runs(pattern), options.title, options.note, path=options.path)
+        print(done or f"{options.path} has these runs as they are; nothing was added")
 
 
 def write_data(options: argparse.Namespace) -> None:

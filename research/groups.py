@@ -25,7 +25,7 @@ RESULTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Runs of one configuration."""
 
@@ -37,12 +37,6 @@ class Group:
     def by_seed(self, result: str) -> pd.Series:
         """``result`` of every seed; a seed that was run twice counts once, by its mean."""
         return self.results.groupby("seed")[result].mean().dropna()
-
-    @property
-    def network(self) -> tuple[str, ...]:
-        """What decides the network's shape, to compare with another group's."""
-        shaping = ("dataset", "model", "substitute", "image_size")
-        return tuple(repr(v) for k, v in sorted(self.changes.items()) if k.split(".")[-1] in shaping or "model_" in k)
 
 
 def run_results(runs: Runs) -> pd.DataFrame:

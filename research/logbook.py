@@ -98,6 +98,12 @@ def update(
     return _insert(place, title, text, figures, [], path, folder)
 
 
+def has(marks: Mapping[str, str], path: Path | str = "research-log.md") -> bool:
+    """Whether the log has all of these marks."""
+    log = Path(path).read_bytes() if Path(path).is_file() else b""
+    return marks.items() <= {(name, state) for _, name, state in _marks(log)}
+
+
 def _insert(place: Place, title: str, text: str, figures: Iterable, more: Sequence[str], path, folder) -> Path:
     """Render and store figures, and put all of it where ``place`` says, with the log locked."""
     path, folder, figures = Path(path).resolve(), Path(folder).resolve(), list(figures)

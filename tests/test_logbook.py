@@ -137,3 +137,75 @@ def test_impossible_entries_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such figure file"):
         logbook.append("T", figures=["missing.png"], path=tmp_path / "log.md")
     assert not list(tmp_path.iterdir())
+
+
+BY_HAND = (
+    f"# Mine\n\n## 2018-11-22 Old\n\ntext\n\n```\n## 2018-11-23 not a heading\n```\nlast\n\n## {TODAY} New\n\nmore\r\n"
+)
+
+
+def test_update_stands_at_the_end_of_its_entry_and_touches_nothing_else(tmp_path):
+    log = tmp_path / "log.md"
+    log.write_bytes(BY_HAND.encode())
+    logbook.update("Old", "killed it", path=log)
+    before, after = BY_HAND.encode().split(b"## " + TODAY.encode())
+    assert log.read_bytes() == before + f"**update**: {TODAY}. killed it\n\n## {TODAY}".encode() + after
+    logbook.update("New", "and this", path=log)
+    assert log.read_bytes().endswith(f"more\r\n\n**update**: {TODAY}. and this\n".encode())
+
+
+def test_update_belongs_to_the_newest_entry_of_that_title(tmp_path):
+    log = tmp_path / "log.md"
+    log.write_text("## 2018-11-22 A\n\none\n\n## 2018-11-23 A\n\ntwo\n\n## 2018-11-24 B\n\nthree\n")
+    logbook.update("A", "new", path=log)
+    assert f"two\n\n**update**: {TODAY}. new\n\n## 2018-11-24 B" in log.read_text()
+
+
+def test_update_of_an_entry_that_is_not_there_names_the_nearest(tmp_path):
+    log = tmp_path / "log.md"
+    log.write_bytes(BY_HAND.encode())
+    with pytest.raises(UsageError, match="no entry is called 'Odl'; did you mean 'Old'"):
+        logbook.update("Odl", "text", path=log)
+    assert log.read_bytes() == BY_HAND.encode()
+
+
+def test_marked_text_is_written_once_and_updated_where_it_stands(tmp_path):
+    log = tmp_path / "log.md"
+    logbook.append("A", "first", path=log, marks={"one run": "s0", "two": "s0"})
+    written = log.read_text()
+    assert "<!-- run:one%20run s0 -->" in written and logbook.has({"one run": "s0"}, log)
+    logbook.append("Another title", "first", path=log, marks={"two": "s0", "one run": "s0"})
+    assert log.read_text() == written
+    logbook.append("B", "by hand", path=log)
+    logbook.append("A", "second", path=log, marks={"one run": "s1", "three": "s0"})
+    text = log.read_text()
+    assert (
+        text.index("first") < text.index(f"**update**: {TODAY}. second") < text.index("run:three s0") < text.index("B")
+    )
+    logbook.append("A", "second", path=log, marks={"one run": "s1", "three": "s0"})
+    assert log.read_text() == text
+
+
+MARKED = """
+import sys
+from research import logbook
+for number in range(15):
+    logbook.append("Shared", f"part {number}", path=sys.argv[1], marks={f"run{number}": "done"})
+    logbook.update("Old", sys.argv[2] + f" {number}", path=sys.argv[1])
+"""
+
+
+def test_concurrent_writers_of_the_same_marks_write_them_once_and_lose_no_update(tmp_path):
+    log = tmp_path / "log.md"
+    log.write_text(BY_HAND)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", MARKED, str(log), who], cwd=Path(__file__).parent.parent)
+        for who in ("a", "b", "c")
+    ]
+    assert [process.wait(60) for process in writers] == [0] * 3
+    text = log.read_text()
+    assert all(text.count(f"<!-- run:run{number} done -->") == 1 for number in range(15))
+    old = text.partition(f"## {TODAY} New")[0]
+    assert sorted(re.findall(r"\*\*update\*\*: \S+ (\w \d+)", old)) == sorted(
+        f"{w} {n}" for w in "abc" for n in range(15)
+    )

@@ -1,0 +1,215 @@
+"""What a network costs against what it reaches: error against size, learning curves with a teacher, cost by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from research.errors import UsageError
+from research.figures.style import PAGE, PALETTE, colours, ramp, style
+from research.measures.cost import Cost
+
+BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
+GREY = "0.7"
+MARKER = 5.0
+
+
+class Look(NamedTuple):
+    """Colour and marker of a family; either alone tells it from the others that it is drawn with."""
+
+    colour: str
+    marker: str
+    name: str = ""
+
+
+LOOKS = {
+    "dense": Look(BLACK, "*", "dense"),
+    "generic": Look(BLUE, "o", "generic"),
+    "tensortrain": Look(RED, "s", "tensor train"),
+    "tucker": Look(GREEN, "D", "Tucker"),
+    "shuffle": Look(PINK, "^", "shuffle"),
+    "sephashed": Look(SKY, "v", "separable hashed"),
+    "acdc": Look(ORANGE, "P", "ACDC"),
+    "sep": Look(BLACK, "h", "separable"),
+    "hashed": Look(RED, "X", "hashed"),
+    "cp": Look(GREEN, "<", "CP"),
+    "lr": Look(BLUE, ">", "tied low rank"),
+    "bottleneck": Look(PINK, "d", "grouped bottleneck"),
+}
+COSTS = {"params": "parameters", "mult_adds": "mult-adds of one image"}
+
+
+def look(family: str) -> Look:
+    return LOOKS.get(family, Look("0.35", "p", family))
+
+
+def error_against_cost(points: pd.DataFrame, reference: pd.DataFrame | None = None) -> Figure:
+    """Top-1 error against parameters and against mult-adds, both logarithmic; families by colour and marker.
+
+    ``points`` and ``reference`` have the columns of :mod:`research.budget_frames`. Filled markers were trained with a
+    teacher, hollow ones without. Points that differ in nothing but their seed are one, with a bar of one standard
+    deviation; points of one family and network are joined. ``reference`` points are grey.
+
+    Raises:
+        UsageError: there is no point.
+    """
+    if points.empty:
+        raise UsageError("there is no error with a known cost to draw")
+    same = ["network", "family", "distilled", "setting", "params", "mult_adds"]
+    means = points.groupby(same, dropna=False)["top1_err"].agg(["mean", "std", "count"]).reset_index()
+    families = [family for family in (*LOOKS, *sorted(set(means["family"]))) if family in set(means["family"])]
+    families = list(dict.fromkeys(families))
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 3.1), sharey=True, layout="constrained")
+        for axis, (cost, label) in zip(axes, COSTS.items(), strict=True):
+            if reference is not None:
+                for (family, distilled), rows in reference.dropna(subset=cost).groupby(["family", "distilled"]):
+                    _points(axis, rows[cost], rows["top1_err"], look(family)._replace(colour=GREY), distilled)
+            for (_, family, distilled), rows in means.dropna(subset=cost).groupby(["network", "family", "distilled"]):
+                rows = rows.sort_values(cost)
+                colour = look(family).colour
+                axis.errorbar(
+                    rows[cost],
+                    rows["mean"],
+                    rows["std"].fillna(0.0),
+                    color=colour,
+                    linewidth=0,
+                    elinewidth=0.8,
+                    zorder=3,
+                )
+                if rows[cost].nunique() > 1 and family != "dense":
+                    axis.plot(
+                        rows[cost], rows["mean"], color=colour, linestyle="-" if distilled else ":", linewidth=0.7
+                    )
+                _points(axis, rows[cost], rows["mean"], look(family), distilled)
+            axis.set(xlabel=label, xscale="log")
+            _few_ticks(axis)
+        axes[0].set_ylabel("top-1 error (%)")
+        taught = set(means["distilled"]) | (set() if reference is None else set(reference["distilled"]))
+        figure.legend(handles=_legend(families, taught, reference), loc="outside lower center", ncols=5)
+        plt.close(figure)
+    return figure
+
+
+def _points(axis: Axes, x: pd.Series, y: pd.Series, look: Look, distilled: bool) -> None:
+    size = MARKER * (1.5 if look.marker == "*" else 1)
+    face = look.colour if distilled else "white"
+    axis.plot(
+        x, y, linewidth=0, marker=look.marker, markersize=size, markeredgecolor=look.colour, markerfacecolor=face,
+        markeredgewidth=0.9, zorder=2 if look.colour == GREY else 4,
+    )  # fmt: skip
+
+
+def _legend(families: list[str], taught: set[bool], reference: pd.DataFrame | None) -> list[Line2D]:
+    handles = [
+        Line2D([], [], linewidth=0, color=look(f).colour, marker=look(f).marker, markersize=MARKER, label=look(f).name)
+        for f in families
+    ]
+    for distilled, label in ((True, "with a teacher"), (False, "without")):
+        if distilled in taught:
+            face = "0.3" if distilled else "white"
+            handles.append(
+                Line2D([], [], linewidth=0, color="0.3", marker="o", markersize=MARKER, mfc=face, label=label)
+            )
+    if reference is not None and len(reference):
+        handles.append(Line2D([], [], linewidth=0, color=GREY, marker="o", markersize=MARKER, label="published"))
+    return handles
+
+
+def _few_ticks(axis: Axes) -> None:
+    """Labels at 1, 2 and 5 times a power of ten where the axis spans less than two of them."""
+    low, high = axis.get_xlim()
+    if high < 100 * low:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e+0", "e").replace("e+", "e"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def teacher_curves(losses: pd.DataFrame) -> Figure:
+    """Training loss, its cross-entropy and validation error against epochs; dashed without a teacher.
+
+    ``losses`` is :func:`research.budget_frames.training_losses`. A colour is a configuration, the same with and without
+    a teacher; bands are one standard deviation over seeds. Cross-entropy is drawn where it is known apart from what a
+    teacher adds.
+
+    Raises:
+        UsageError: no epoch has ended.
+    """
+    if losses.empty:
+        raise UsageError("no run has finished an epoch, so there are no curves to draw")
+    losses = losses.assign(student=losses["configuration"].map(_student))
+    students = list(dict.fromkeys(losses["student"]))
+    palette = dict(zip(students, colours(len(students)), strict=True))
+    panels = {"loss": "training loss, as minimised", "ce": "training cross-entropy (nats)"}
+    panels |= {"top1_err": "validation top-1 error (%)"}
+    with style():
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.7), layout="constrained")
+        for axis, (quantity, label) in zip(axes, panels.items(), strict=True):
+            for (_, distilled), rows in losses[losses["quantity"] == quantity].groupby(["configuration", "distilled"]):
+                dash, colour = "-" if distilled else "--", palette[rows["student"].iloc[0]]
+                axis.plot(rows["trained"], rows["mean"], color=colour, linestyle=dash, linewidth=1)
+                if (rows["seeds"] > 1).any():
+                    low, high = rows["mean"] - rows["std"], rows["mean"] + rows["std"]
+                    axis.fill_between(rows["trained"], low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.set(xlabel="epoch", ylabel=label)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        handles = [Line2D([], [], color=palette[student], label=student) for student in students]
+        handles += [Line2D([], [], color="0.3", label="with a teacher")] if losses["distilled"].any() else []
+        handles += (
+            [Line2D([], [], color="0.3", linestyle="--", label="without")] if not losses["distilled"].all() else []
+        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        plt.close(figure)
+    return figure
+
+
+def _student(configuration: str) -> str:
+    """The configuration without what is said of its teacher."""
+    words = [word for word in configuration.split() if not word.startswith("distill")]
+    return " ".join(words) or "dense"
+
+
+def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
+    """Where the parameters and mult-adds of each network are: a bar a network, a part a layer, in order of depth.
+
+    Bars show shares, with the total beside them; a colour is a part of the network, named by what its layers' names
+    begin with. White lines part the layers.
+    """
+    parts = list(dict.fromkeys(_part(row.layer) for cost in costs.values() for row in cost.rows if row.params))
+    shades = dict(zip(parts, ramp(len(parts)), strict=True))
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 1.0 + 0.28 * len(costs)), sharey=True, layout="constrained")
+        for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
+            for place, cost in enumerate(costs.values()):
+                rows = [(_part(row.layer), getattr(row, quantity)) for row in cost.rows]
+                shares = np.array([value for part, value in rows if part in shades], dtype=float)
+                total = sum(value for _, value in rows)
+                shares *= 100 / total
+                axis.barh(
+                    place, shares, left=np.cumsum(shares) - shares, height=0.7, linewidth=0.3, edgecolor="white",
+                    color=[shades[part] for part, _ in rows if part in shades],
+                )  # fmt: skip
+                axis.text(101, place, f"{total:.3g}", va="center", fontsize=7)
+            axis.set(xlabel=f"share of {label} (%)", xlim=(0, 100))
+            axis.grid(False)
+            axis.spines["left"].set_visible(False)
+            axis.tick_params(axis="y", length=0)
+        axes[0].set_yticks(range(len(costs)), list(costs))
+        axes[0].invert_yaxis()
+        handles = [plt.Rectangle((0, 0), 1, 1, color=shades[part], label=part) for part in parts]
+        figure.legend(handles=handles, loc="outside lower center", ncols=8, handlelength=1)
+        plt.close(figure)
+    return figure
+
+
+def _part(layer: str) -> str:
+    first, _, rest = layer.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first in ("features", "cells") else first
