@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import rows, weights
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from research.assess import assess
+from research.config import Config
 from research.layers.tied import balanced_index, bank_size, tie
+from research.networks import Unrecorded
+from research.prepare import build_network, weight_decays
+from research.run import Run
+from research.train import fit
 
 GOLDEN = Path(__file__).parent / "golden" / "sparse"
 
@@ -94,3 +101,74 @@ def test_tied_layer_survives_copy_and_state():
     tie(again, balanced_index(216, 20))
     again.load_state_dict(conv.state_dict())
     assert torch.equal(again.weight, conv.weight)
+
+
+def tied_run(tiny, **given) -> Run:
+    own = {"sparsity": 0.75} | given.pop("tied", {})
+    return fit(Run.create(tiny(hooks={"tied": own}, **given)))
+
+
+def test_a_tied_network_has_its_published_size():
+    run = Unrecorded(Path("nowhere"), Config.load({"model": "wrn-28-2", "hooks": {"tied": {"sparsity": 0.9}}}))
+    run.device = torch.device("cpu")
+    build_network(run, 10, (3, 32, 32))
+    banks = [p for name, p in run.model.named_parameters() if name.endswith("weight.original")]
+    assert len(banks) == 24
+    assert sum(bank.numel() for bank in banks) == 145_155
+    assert sum(p.numel() for p in run.model.parameters()) == 145_155 + 16_090
+
+
+@pytest.mark.parametrize("unit", ["weight", "slice"])
+def test_training_keeps_weights_tied_and_evaluation_rebuilds_them(tiny, unit):
+    run = tied_run(tiny, model="resnet8", batch_size=256, tied={"unit": unit})
+    width = {"weight": 1, "slice": 9}[unit]
+    for name, module in run.model.named_modules():
+        if hasattr(module, "parametrizations"):
+            rows_ = module.weight.detach().reshape(-1, width)
+            assert len(rows_.unique(dim=0)) <= round(0.25 * len(rows_))
+            assert not torch.equal(bank_of(module), torch.zeros_like(bank_of(module))), name
+    assert sum(hasattr(m, "parametrizations") for m in run.model.modules()) == 6
+    best = max(row["top1"] for row in rows(run) if row["split"] == "val")
+    assert assess([run.dir])[0]["top1"] == pytest.approx(best)
+
+
+def test_the_map_is_the_seeds(tiny):
+    def maps(**given):
+        state = weights(tied_run(tiny, epochs=1, **given))
+        return [value for name, value in state.items() if name.endswith("index")]
+
+    one, again, other = maps(name="a"), maps(name="b", lr=0.01), maps(name="c", seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_rescaling_divides_the_gradient_by_the_mean_number_of_uses(tiny):
+    config = {"epochs": 1, "batch_size": 1437, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+    start = tied_run(tiny, **config | {"lr": 1e-30}, name="start")
+    plain, scaled = (
+        tied_run(tiny, **config, name=str(on), tied={"rescale_gradient": on, "sparsity": 0.75}) for on in (False, True)
+    )
+    for name, first in weights(start).items():
+        if name.endswith("original"):
+            moved, less = weights(plain)[name] - first, weights(scaled)[name] - first
+            uses = first.new_tensor(plain.hooks["tied"].uses[["1", "3", "5"].index(name.split(".")[0])])
+            torch.testing.assert_close(less * uses, moved, rtol=1e-3, atol=1e-6)
+            assert moved.abs().max() > 1e-4
+
+
+def test_weight_decay_acts_on_the_bank_though_vectors_are_left_out(tiny):
+    config = tiny(hooks={"tied": {}}, decay_norm_and_bias=False)
+    run = Unrecorded(Path("nowhere"), config)
+    run.device = torch.device("cpu")
+    build_network(run, 10, (1, 8, 8))
+    decays = weight_decays(run.model, config)
+    assert {decays[bank] for bank in run.hooks["tied"].banks} == {config.weight_decay}
+
+
+def test_gram_leaves_tied_convolutions_alone(tiny):
+    run = fit(Run.create(tiny(model="resnet8", batch_size=256, hooks={"gram": {"warmup": 0}, "tied": {}})))
+    measured = {row["layer"] for row in rows(run) if row["split"] == "gram"}
+    tied = {name for name, module in run.model.named_modules() if hasattr(module, "parametrizations")}
+    assert measured
+    assert tied
+    assert not measured & tied

@@ -9,6 +9,7 @@ from research.hooks.gram import Gram
 from research.hooks.logit_stats import LogitStats
 from research.hooks.power_grad import PowerGrad
 from research.hooks.sparse import DeepR, Dsr, Itop, Rigl, Set, Snfs, StaticSparse
+from research.hooks.tied import Tied
 
 HOOKS: dict[str, type[Hook]] = {
     "auxiliary": Auxiliary,
@@ -25,6 +26,7 @@ HOOKS: dict[str, type[Hook]] = {
     "set": Set,
     "snfs": Snfs,
     "static_sparse": StaticSparse,
+    "tied": Tied,
 }
 
 __all__ = ["HOOKS", "Hook"]

@@ -177,11 +177,13 @@ class Gram(Hook):
 def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """Trained Conv2d modules with several taps on both sides, by module name, in order of registration.
 
-    Of modules that share one weight the first, so that no gradient is scaled twice.
+    Of modules that share one weight the first, so that no gradient is scaled twice. A weight that is computed from
+    others (tied) has no gradient of its own and is left out.
     """
     found, weights = {}, set()
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and min(module.kernel_size) > 1 and module.weight.requires_grad:
+        own = isinstance(module, nn.Conv2d) and isinstance(module.weight, nn.Parameter)
+        if own and min(module.kernel_size) > 1 and module.weight.requires_grad:
             if id(module.weight) not in weights:
                 found[name] = module
             weights.add(id(module.weight))

@@ -1,0 +1,77 @@
+"""Tied weights as a method: every layer that could be sparse gets as many free values instead of as many non-zeros."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from torch import nn
+
+from research.arguments import Range
+from research.hooks.base import Hook
+from research.hooks.sparse.base import sparsity_of_layers
+from research.layers.masked import mask_shape, sparse_layers
+from research.layers.tied import balanced_index, bank_size, tie
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+DIMENSIONS = {"weight": 4, "slice": 2}  # of a kernel (O, I, kh, kw) that number its units
+
+
+class Tied(Hook):
+    """Tie the weights of a layer to round((1 - sparsity) N) free values through a fixed random map, used equally often.
+
+    A bank has the layer's momentum and weight decay; the maps are part of the model's state. The layers are those that
+    sparse training would choose. ``gram`` passes tied convolutions over: a value has no tap of its own.
+    """
+
+    neutral = {"sparsity": 0.0}
+    exclusive = "masks"  # both stand for the weights of a layer
+
+    def __init__(
+        self,
+        sparsity: Annotated[float, Range(least=0, below=1), "1 - values / units of a layer; 0 = untied"] = 0.9,
+        sparsity_fc: Annotated[float | None, Range(least=0, below=1), "that of matrices; none = sparsity"] = None,
+        sparsity_conv: Annotated[float | None, Range(least=0, below=1), "that of kernels; none = sparsity"] = None,
+        unit: Annotated[
+            Literal["weight", "slice"], "what is tied in a kernel: weights, or its (kh, kw) slices"
+        ] = "weight",
+        rescale_gradient: Annotated[bool, "divide a bank's gradient by the mean number of uses, N / B"] = False,
+        only: Annotated[str, "patterns of layer names, separated by blanks: exactly these are tied"] = "",
+        keep: Annotated[str, "patterns of layer names that stay untied"] = "",
+        sparse_downsample: Annotated[bool, "convolutions of shortcuts are tied too"] = False,
+    ):
+        self.sparsity, self.sparsity_fc, self.sparsity_conv = sparsity, sparsity_fc, sparsity_conv
+        self.unit, self.rescale_gradient = unit, rescale_gradient
+        self.only, self.keep, self.sparse_downsample = only, keep, sparse_downsample
+        self.banks: list[nn.Parameter] = []
+        self.uses: list[float] = []  # N / B of each
+
+    def build(self, run: Run) -> None:
+        layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
+        given = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+        for name, layer in layers.items():
+            if not given[name]:
+                continue
+            units = torch.Size(mask_shape(layer.weight, DIMENSIONS[self.unit])).numel()
+            size = bank_size(units, given[name])
+            tie(layer, balanced_index(units, size, run.generator("tied", name)))
+            self.banks.append(layer.parametrizations.weight.original)
+            self.uses.append(units / size)
+
+    def setup(self, run: Run) -> None:
+        maps = [name for name, _ in run.model.named_buffers() if name.endswith("parametrizations.weight.0.index")]
+        ignored = getattr(run.model, "_ddp_params_and_buffers_to_ignore", [])
+        # equal on all ranks already: DDP would send them with every forward pass
+        run.model._ddp_params_and_buffers_to_ignore = [*ignored, *maps]
+
+    def epoch_start(self, run: Run) -> None:
+        if run.step == 0 and self.banks:
+            left_out = ", which gram leaves alone" if "gram" in run.hooks else ""
+            values = sum(bank.numel() for bank in self.banks)
+            run.note(f"tied: {values:,} values in {len(self.banks)} layers{left_out}")
+
+    def grads(self, run: Run) -> None:
+        if self.rescale_gradient and self.banks:
+            torch._foreach_div_([bank.grad for bank in self.banks], self.uses)
