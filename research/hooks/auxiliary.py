@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from research.arguments import Range
 from research.errors import UsageError
 from research.hooks.base import Hook
 from research.hooks.means import EpochMeans
+from research.layers import Substitute
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -40,6 +42,7 @@ class Auxiliary(Hook):
     def build(self, run: Run) -> None:
         if self.weight and hasattr(run.model, "add_auxiliary_head"):
             run.model.add_auxiliary_head()
+            count_head(run)
 
     def setup(self, run: Run) -> None:
         if getattr(run.model, "auxiliary_head", None) is None:
@@ -78,3 +81,16 @@ class Auxiliary(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.means:
             self.means.load_state_dict(state)
+
+
+def count_head(run: Run) -> None:
+    """Count the new head in the compression ratio, by which the decay of substituted layers is scaled."""
+    report = run.substitution
+    if report is None:
+        return
+    added = sum(p.numel() for p in run.model.auxiliary_head.parameters())
+    run.substitution = replace(report, before=report.before + added, after=report.after + added)
+    if report.spec.options.decay == "scaled":
+        for layer in run.model.modules():
+            if isinstance(layer, Substitute) and hasattr(layer, "decay_scale"):
+                layer.decay_scale = dict.fromkeys(layer.decay_scale, run.substitution.rho)

@@ -153,6 +153,8 @@ class Darts(nn.Module):
     :meth:`add_auxiliary_head`; while training its logits (N, classes) are left in ``auxiliary_logits``.
     """
 
+    kept_layers = ("stem", "auxiliary_head")  # substitutes replace the others
+
     def __init__(self, stem: CifarStem | ImageNetStem, genotype: Genotype, C: int, layers: int, num_classes: int):
         super().__init__()
         self.stem = stem
