@@ -64,7 +64,7 @@ def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_
     Every Jacobian gives min(rows, columns) singular values.
 
     Raises:
-        UsageError: an unknown mode, no samples, batch_size < 1, networks of another kind or of different shapes.
+        UsageError: unknown mode, no samples, batch_size < 1, no networks, or of another kind or different shapes.
     """
     if mode not in get_args(Mode):
         raise UsageError(f"mode={mode!r}: expected {' | '.join(get_args(Mode))}{closest(mode, get_args(Mode))}")
@@ -72,8 +72,8 @@ def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_
         raise UsageError(f"LDI is defined for dense_mlp, not for {others[0]}")
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}: must be >= 1")
-    if not len(x):
-        raise UsageError("LDI needs at least one sample")
+    if not len(x) or not models:
+        raise UsageError(f"LDI needs at least one {'network' if len(x) else 'sample'}")
     if len({(type(m), type(m.act), tuple(p.shape for p in m.state_dict().values())) for m in models}) != 1:
         raise UsageError("LDI of several networks at once needs networks of one width, depth, tc and activation")
     with torch.no_grad():

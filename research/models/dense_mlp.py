@@ -76,6 +76,6 @@ def dense_mlp(
 ) -> DenseMLP:
     """The NN-Mass MLP for vectors, or images flattened."""
     cell = Cell(width, depth, tc)
-    if link_seed is None:
-        link_seed = int(torch.randint(2**63 - 1, (), device="cpu"))
-    return DenseMLP(cell, math.prod(input_shape), num_classes, act, cell.draw(random.Random(link_seed)))
+    drawn = int(torch.randint(2**63 - 1, (), device="cpu"))  # always: so weights are the same whether it is used
+    links = cell.draw(random.Random(drawn if link_seed is None else link_seed))
+    return DenseMLP(cell, math.prod(input_shape), num_classes, act, links)
