@@ -192,3 +192,8 @@ def test_every_problem_of_the_arguments_is_reported():
 )
 def test_without_data_a_network_is_that_of_the_data_it_is_known_for(name, parameters):
     assert count(create_model(name)) == parameters
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(0.54, 8_167_095), (0.46, 5_771_217)])
+def test_thin_resnets_have_the_published_sizes(width, parameters):
+    assert sum(p.numel() for p in create_model("resnet50", width=width).parameters()) == parameters

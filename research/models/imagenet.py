@@ -19,8 +19,8 @@ Stem = Annotated[Literal["imagenet", "cifar"], "cifar = 3x3 convolution of strid
 ZeroInit = Annotated[bool, "start the last gamma of every block at 0, so that blocks start as the identity"]
 
 
-def _family(build: Callable[[int, bool], nn.Module]) -> Callable[..., nn.Module]:
-    """The constructor of a network that ``build(num_classes, zero_init)`` makes for ImageNet."""
+def resnet(name: str) -> Callable[..., nn.Module]:
+    """The constructor of torchvision's ``name``: a ResNet, ResNeXt or wide ResNet."""
 
     def construct(
         num_classes: int = 1000,
@@ -29,21 +29,19 @@ def _family(build: Callable[[int, bool], nn.Module]) -> Callable[..., nn.Module]
         *,
         zero_init: ZeroInit = False,
         stem: Stem = "imagenet",
+        width: Annotated[float, Range(least=0.02), "factor of every layer's channels"] = 1.0,
     ) -> nn.Module:
-        return _weighed(_with_stem(build(num_classes, zero_init), input_shape[0], stem))
-
-    return construct
-
-
-def resnet(name: str) -> Callable[..., nn.Module]:
-    """The constructor of torchvision's ``name``: a ResNet, ResNeXt or wide ResNet."""
-
-    def build(num_classes: int, zero_init: bool) -> nn.Module:
         from torchvision.models import get_model
 
-        return get_model(name, weights=None, num_classes=num_classes, zero_init_residual=zero_init)
+        from research.models.thin_resnet import ThinResNet
 
-    return _family(build)
+        if width == 1:
+            model = get_model(name, weights=None, num_classes=num_classes, zero_init_residual=zero_init)
+        else:
+            model = ThinResNet(name, width, num_classes, zero_init)
+        return _weighed(_with_stem(model, input_shape[0], stem))
+
+    return construct
 
 
 def resnet18_wobn(
@@ -59,12 +57,20 @@ def resnet18_wobn(
 def seresnet(name: str) -> Callable[..., nn.Module]:
     """The constructor of timm's ``name``: squeeze-and-excitation with reduction 16, at least 8 channels."""
 
-    def build(num_classes: int, zero_init: bool) -> nn.Module:
+    def construct(
+        num_classes: int = 1000,
+        input_shape: tuple[int, ...] = (3, 224, 224),
+        /,
+        *,
+        zero_init: ZeroInit = False,
+        stem: Stem = "imagenet",
+    ) -> nn.Module:
         import timm
 
-        return timm.create_model(name, num_classes=num_classes, zero_init_last=zero_init)
+        model = timm.create_model(name, num_classes=num_classes, zero_init_last=zero_init)
+        return _weighed(_with_stem(model, input_shape[0], stem))
 
-    return _family(build)
+    return construct
 
 
 Count = Annotated[int, Range(least=1)]
