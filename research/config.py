@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from research.aliases import ALIASES, meaning
+from research.aliases import ALIASES, meaning, translated
 from research.arguments import Parameter, Range, check_arguments, parameters_of
 from research.errors import UsageError, nearest
 from research.tables import Table
@@ -109,7 +109,10 @@ class Config:
         problems: list[str] = []
         given: dict[str, Any] = {}
         for source in sources:
-            _merge(given, source, problems)
+            try:
+                _merge(given, translated(source), problems)
+            except UsageError as error:  # of a command that means nothing as a whole
+                problems += str(error).splitlines()
         if given.get("recipe"):
             given = _over_recipe(given, problems)
         values, found = check_arguments("", cls, given)

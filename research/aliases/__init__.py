@@ -1,14 +1,15 @@
 """Names that the seeds' own command lines used, and what they mean here; one seed a file.
 
-An alias is another name of one parameter, or a function of its value that gives the parameters it stands for.
+An alias is another name of one parameter, or a function of its value that gives the parameters it stands for. Where
+several flags together say what is meant, the whole command is translated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from research.aliases import gram, power_grad
+from research.aliases import gram, power_grad, sparse
 
 
 def gpus(count: Any) -> dict[str, Any]:
@@ -23,3 +24,8 @@ def meaning(alias: str, value: Any) -> dict[str, Any]:
     """The parameters that ``alias=value`` stands for."""
     target = ALIASES[alias]
     return {target: value} if isinstance(target, str) else target(value)
+
+
+def translated(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``given`` with a seed's whole command, if it is one, in the names of this program."""
+    return sparse.translate(given) if sparse.speaks(given) else given

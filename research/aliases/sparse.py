@@ -1,0 +1,286 @@
+"""The command line of sparse training's seed (``main.py``): its flags, together, as parameters of a run.
+
+One flag alone says little there (which method it is follows from several), so a whole command is translated at once:
+``research train model=mnist_mlp rewire=true threshold-prune=true rewire-scaling=true initial-sparsity-fc=0.98``. Flags
+may be written with dashes or underscores. What a flag leaves open has the value that program gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from research.errors import UsageError, nearest
+
+
+class Schedule(NamedTuple):
+    """What a schedule file holds: values by epoch."""
+
+    lr: str
+    period: str
+    temperature: str
+
+
+_MNIST = Schedule("0:0.1 25:0.02 50:0.004 75:0.0008", "0:100 25:200 50:400 75:800", "0:1e-3 25:1e-4 50:1e-5 75:1e-6")
+_WRN = Schedule(
+    "0:0.1 60:0.02 120:0.004 160:0.0008", "0:100 25:200 80:400 140:800", "0:1e-5 25:1e-8 80:1e-12 140:1e-15"
+)
+_RESNET = Schedule(
+    "0:0.1 30:0.01 60:0.001 90:0.0001", "0:1000 25:2000 50:4000 75:8000", "0:1e-5 25:1e-8 50:1e-12 75:1e-15"
+)
+SCHEDULES = {
+    "mnist_schedule": _MNIST,
+    "prune_schedule_mnist": _MNIST._replace(lr="0:0 1:0.02 10:0.02 20:0.004 30:0.0008"),
+    "wrnet_schedule": _WRN,
+    "wrnet_schedule_long": _WRN._replace(lr="0:0.1 120:0.02 220:0.004 350:0.0008"),
+    "wrnet_prune_schedule": _MNIST._replace(lr="0:0 1:0.02 15:0.02 25:0.004 35:0.0008"),
+    "resnet_schedule": _RESNET,
+    "resnet_schedule_long": Schedule(
+        "0:0.1 60:0.01 120:0.001 180:0.0001",
+        "0:1000 60:2000 120:4000 180:8000",
+        "0:1e-5 50:1e-8 100:1e-12 150:1e-15",
+    ),
+    "resnet_prune_schedule": _MNIST._replace(lr="0:0 1:0.01 15:0.01 25:0.001 35:0.0001"),
+}
+"""The files that the seed's experiments name; built in, so that a command needs no file."""
+
+
+class Model(NamedTuple):
+    recipe: str
+    schedule: str
+    widen: float
+
+
+MODELS = {
+    "mnist_mlp": Model("sparse-mnist", "mnist_schedule", 1),
+    "cifar10_WideResNet": Model("sparse-cifar10", "wrnet_schedule", 10),
+    "imagenet_resnet50": Model("sparse-imagenet", "resnet_schedule", 1),
+}
+
+SAME = {
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "momentum": "momentum",
+    "nesterov": "nesterov",
+    "weight_decay": "weight_decay",
+    "print_freq": "log_interval",
+    "data": "data_root",
+    "workers": "workers",
+}
+SHORT = {"b": "batch_size", "learning_rate": "lr", "wd": "weight_decay", "p": "print_freq", "j": "workers"}
+DEFAULTS = {
+    "model": "mnist_mlp",
+    "epochs": 100,
+    "batch_size": 100,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 1e-4,
+    "layers": 28,
+    "widen_factor": None,  # 10 for every model there, which makes ResNet-50 ten times as wide
+    "initial_sparsity_fc": 0.98,
+    "initial_sparsity_conv": 0.5,
+    "sub_kernel_granularity": 2,
+    "n_prune_params": 600,
+    "rewire_fraction": 0.1,
+    "stop_rewire_epoch": 1000,
+    "DeepR_eta": 0.001,
+    "L1_loss_coeff": 0.0,
+    "start_pruning_after_epoch": 20,
+    "prune_epoch_frequency": 2,
+    "prune_target_sparsity_fc": 0.98,
+    "prune_target_sparsity_conv": 0.5,
+    "prune_iterations": 1,
+    "post_prune_epochs": 10,
+    "copy_mask_from": "",
+    "resume": "",
+    "schedule_file": "",
+    "job_idx": None,
+    "start_epoch": 0,
+    "lr": None,  # overwritten by the schedule there
+    "print_freq": None,
+    "data": None,
+    "workers": None,
+    "name": None,  # a title there; here it names the folder
+}
+SWITCHES = (
+    "threshold_prune prune validate_set rewire_scaling tied rescale_tied_gradient rewire no_validate_train DeepR "
+    "no_batch_norm cubic_prune_schedule sparse_resnet_downsample no_augment conv_group_lasso big_new_weights"
+).split()
+
+COMMON = frozenset(
+    "model epochs batch_size lr momentum nesterov weight_decay name workers data print_freq start_epoch resume "
+    "prune tied".split()
+)
+OWN = (DEFAULTS.keys() | set(SWITCHES)) - COMMON
+"""Flags that no other command line has: any of them says that a command is one of that program."""
+
+
+def speaks(given: Mapping[str, Any]) -> bool:
+    """Whether ``given`` is a command of the seed's program."""
+    return any(_plain(key) in OWN for key in given) or given.get("model") in ("cifar10_WideResNet", "imagenet_resnet50")
+
+
+def translate(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that the flags ``given`` stand for; keys that are no flags of that program stay as they are.
+
+    Raises:
+        UsageError: one line for every contradiction, unknown model, or schedule file that cannot be read.
+    """
+    flags, rest = _split(given)
+    if problems := _contradictions(flags):
+        raise UsageError("\n".join(problems))
+    f = DEFAULTS | dict.fromkeys(SWITCHES, False) | flags
+    model = MODELS[f["model"]]
+    schedule = _schedule(f["schedule_file"] or model.schedule)
+    told = {"recipe": model.recipe, **_network(f, model), "schedule": "table", "lr_table": schedule.lr}
+    told |= {name: f[flag] for flag, name in SAME.items() if f[flag] is not None}
+    told |= _data(f) | {"hooks": _method(f, schedule)}
+    if f["prune"]:
+        told["epochs"] = (
+            f["start_pruning_after_epoch"]
+            + f["prune_epoch_frequency"] * (f["prune_iterations"] - 1)
+            + f["post_prune_epochs"]
+        )
+    if f["job_idx"] is not None:
+        target = f"_target_{f['prune_target_sparsity_fc']:g},{f['prune_target_sparsity_conv']:g}" if f["prune"] else ""
+        told["name"] = f"{f['model']}_{f['job_idx']}{target}"
+    return told | rest
+
+
+def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flags of that program under their long names, and everything else."""
+    flags, rest = {}, {}
+    for key, value in given.items():
+        name = SHORT.get(_plain(key), _plain(key))
+        if name in DEFAULTS or name in SWITCHES:
+            flags[name] = value
+        else:
+            rest[key] = value
+    return flags, rest
+
+
+def _plain(key: str) -> str:
+    return key.lstrip("-").replace("-", "_")
+
+
+def _contradictions(flags: Mapping[str, Any]) -> list[str]:
+    """What that program leaves unsaid: which flag would win, or that one would be without effect."""
+    on = {name for name in SWITCHES if flags.get(name)}
+    found = []
+    if flags.get("model", "mnist_mlp") not in MODELS:
+        found.append(f"model={flags['model']!r}: expected {' or '.join(MODELS)}{nearest(flags['model'], MODELS)}")
+    methods = sorted(on & {"DeepR", "rewire", "tied", "prune"})
+    if len(methods) > 1:
+        found.append(f"{' and '.join(methods)}: each is a method of its own; give one")
+    for flag, needs in (
+        ("threshold_prune", "rewire"),
+        ("rewire_scaling", "rewire"),
+        ("rescale_tied_gradient", "tied"),
+        ("cubic_prune_schedule", "prune"),
+        ("DeepR_eta", "DeepR"),
+    ):
+        if (flag in on or (flag in flags and flag not in SWITCHES)) and needs not in on:
+            found.append(f"{flag}: has no effect without {needs}=true")
+    if "threshold_prune" in on and "rewire_fraction" in flags:
+        found.append("threshold_prune and rewire_fraction: a threshold decides, or a fraction; give one")
+    if "n_prune_params" in flags and "threshold_prune" not in on:
+        found.append("n_prune_params: has no effect without threshold_prune=true")
+    if "prune" in on and not flags.get("resume"):
+        found.append("prune: starts from a dense network; give resume=RUN")
+    if flags.get("resume") and not ("prune" in on or flags.get("copy_mask_from")):
+        found.append("resume: a run continues by itself when its command is given again; leave it out")
+    if flags.get("start_epoch"):
+        found.append("start_epoch: a run continues by itself when its command is given again; leave it out")
+    if "copy_mask_from" in flags and methods:
+        found.append(f"copy_mask_from: is for masks that stay as they are; leave out {methods[0]}")
+    return found
+
+
+def _schedule(name: str) -> Schedule:
+    """The schedule of a file, or of the built-in one of that name."""
+    path = Path(name)
+    if not path.is_file():
+        if path.stem in SCHEDULES:
+            return SCHEDULES[path.stem]
+        raise UsageError(f"schedule_file={name}: no such file{nearest(path.stem, SCHEDULES)}")
+    try:
+        content = yaml.safe_load(path.read_text())
+        lists = (content[key] for key in ("lr_schedule", "rewire_period_schedule", "DeepR_temperature_schedule"))
+        tables = [" ".join(f"{epoch}:{value}" for pair in table for epoch, value in pair.items()) for table in lists]
+    except (yaml.YAMLError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"schedule_file={name}: expected lists lr_schedule, rewire_period_schedule and DeepR_temperature_schedule "
+            f"of {{epoch: value}} ({str(error).partition(chr(10))[0]})"
+        ) from None
+    return Schedule(*tables)
+
+
+def _network(f: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    widen = model.widen if f["widen_factor"] is None else f["widen_factor"]
+    if f["model"] == "cifar10_WideResNet":
+        return {"model": f"wrn-{f['layers']}-{widen:g}"}
+    if f["model"] == "imagenet_resnet50":
+        return {"model": "resnet50"} | ({"model_args": {"width": widen}} if widen != 1 else {})
+    return {"model": "mnist_mlp"} | ({"model_args": {"batch_norm": False}} if f["no_batch_norm"] else {})
+
+
+def _data(f: Mapping[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {"crop": "none", "flip": False} if f["no_augment"] else {}
+    if f["validate_set"]:
+        told["holdout"] = 5_000 if f["model"] == "cifar10_WideResNet" else 10_000
+    return {"data_args": told} if told else {}
+
+
+def _method(f: Mapping[str, Any], schedule: Schedule) -> dict[str, dict[str, Any]]:
+    """The hook that several flags together mean."""
+    matrices = f["model"] == "mnist_mlp"
+    sparsity = {
+        "mnist_mlp": {"sparsity": f["initial_sparsity_fc"]},
+        "cifar10_WideResNet": {"sparsity": f["initial_sparsity_conv"]},
+        "imagenet_resnet50": {"sparsity_fc": f["initial_sparsity_fc"], "sparsity_conv": f["initial_sparsity_conv"]},
+    }[f["model"]]
+    where = {"sparse_downsample": True} if f["sparse_resnet_downsample"] else {}
+    masks = sparsity | where | {"granularity": 4 if matrices else f["sub_kernel_granularity"]}
+    if f["L1_loss_coeff"]:
+        masks |= {"l1": f["L1_loss_coeff"], "group_lasso": bool(f["conv_group_lasso"])}
+    events = {"period": schedule.period, "stop_epoch": f["stop_rewire_epoch"]}
+    new = {"big_new_weights": True} if f["big_new_weights"] else {}
+
+    if f["prune"]:
+        targets = {
+            "mnist_mlp": {"sparsity": f["prune_target_sparsity_fc"]},
+            "cifar10_WideResNet": {"sparsity": f["prune_target_sparsity_conv"]},
+            "imagenet_resnet50": {
+                "sparsity_fc": f["prune_target_sparsity_fc"],
+                "sparsity_conv": f["prune_target_sparsity_conv"],
+            },
+        }[f["model"]]
+        plan = {
+            "kind": "cubic" if f["cubic_prune_schedule"] else "exponential",
+            "iterations": f["prune_iterations"],
+            "start_epoch": f["start_pruning_after_epoch"],
+            "every": f["prune_epoch_frequency"],
+        }
+        return {"prune": targets | where | plan | {"start_from": f["resume"], "granularity": masks["granularity"]}}
+    if f["tied"]:
+        unit = {"unit": "slice"} if f["sub_kernel_granularity"] == 0 else {}
+        rescale = {"rescale_gradient": True} if f["rescale_tied_gradient"] else {}
+        return {"tied": sparsity | where | unit | rescale} if any(sparsity.values()) else {}
+    if f["DeepR"]:
+        stop = {"stop_epoch": f["stop_rewire_epoch"]}
+        return {"deepr": masks | stop | {"eta": f["DeepR_eta"], "temperature": schedule.temperature}}
+    if f["rewire"] and f["threshold_prune"]:
+        reallocate = {} if f["rewire_scaling"] else {"reallocate": False}
+        return {"dsr": masks | events | new | reallocate | {"k": f["n_prune_params"]}}
+    if f["rewire"] and (f["rewire_scaling"] or new):
+        fraction = {"prune": "fraction", "fraction": f["rewire_fraction"], "reallocate": bool(f["rewire_scaling"])}
+        return {"dsr": masks | events | new | fraction}
+    if f["rewire"]:
+        return {"set": masks | events | {"fraction": f["rewire_fraction"]}}
+    if f["copy_mask_from"]:
+        copied = {"copy_mask_from": f["copy_mask_from"], "copy_init": bool(f["resume"])}
+        return {"static_sparse": masks | copied}
+    return {"static_sparse": masks} if any(sparsity.values()) else {}
