@@ -8,6 +8,7 @@ from research.hooks.ema import Ema
 from research.hooks.gram import Gram
 from research.hooks.logit_stats import LogitStats
 from research.hooks.power_grad import PowerGrad
+from research.hooks.prune import Prune
 from research.hooks.sparse import DeepR, Dsr, Itop, Rigl, Set, Snfs, StaticSparse
 from research.hooks.tied import Tied
 
@@ -22,6 +23,7 @@ HOOKS: dict[str, type[Hook]] = {
     "itop": Itop,
     "logit_stats": LogitStats,
     "power_grad": PowerGrad,
+    "prune": Prune,
     "rigl": Rigl,
     "set": Set,
     "snfs": Snfs,

@@ -1,0 +1,178 @@
+"""Gradual pruning: a dense network loses its smallest weights in n steps until it is as sparse as asked for.
+
+With S the final sparsity and d_k the density (share of active units) after k of n prunes:
+
+    exponential    d_k = (1 - S)^(k/n)                 every prune takes the same share of what is left
+    cubic          d_k = 1 - S + S (1 - k/n)^3         Zhu & Gupta 2017 (arXiv 1710.01878)
+
+Every layer is pruned by itself, never globally, and nothing grows. The iterative pruning of Mostafa and Wang 2019
+(arXiv 1902.05967) prunes a trained network at the ends of the epochs e0, e0 + q, ..., e0 + q (n - 1).
+"""
+
+# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from torch import nn
+
+from research import weights
+from research.arguments import Range
+from research.errors import UsageError
+from research.hooks.sparse.base import Event, MaskHook, sparsity_of_layers
+from research.hooks.sparse.criteria import drop_smallest
+from research.hooks.sparse.distributions import uniform_count
+from research.layers.masked import MASK, Masked, mask_shape
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+Kind = Literal["exponential", "cubic"]
+
+
+def prune_schedule(kind: Kind, S: float, n: int) -> list[float]:
+    """Densities d_0 = 1, d_1, ..., d_n = 1 - S."""
+    if kind == "exponential":
+        return [(1 - S) ** (k / n) for k in range(n + 1)]
+    return [1 - S + S * (1 - k / n) ** 3 for k in range(n + 1)]
+
+
+def prune_counts(units: int, densities: Sequence[float], legacy: bool = False) -> list[int]:
+    """Active units of a layer with ``units`` of them after every prune: d_k N, rounded down.
+
+    ``legacy`` is the published code: each prune kills int(f M) + 1 of M units with f = 1 - d_k / d_(k-1), so that the
+    end is a little sparser than asked for.
+    """
+    if not legacy:
+        return [uniform_count(units, 1 - density) for density in densities]
+    counts = [units]
+    for before, after in pairwise(densities):
+        counts.append(max(0, counts[-1] - int((1 - after / before) * counts[-1]) - 1))
+    return counts
+
+
+def spare_last(S: float, units: Mapping[str, int], last: str, most: float) -> dict[str, float]:
+    """The sparsity of each layer when the layer ``last`` gets ``most`` and the others so much more that S stays.
+
+    Args:
+        units: of each layer, ``last`` among them; several.
+
+    Raises:
+        UsageError: nothing would be left of the others.
+    """
+    total, spared = sum(units.values()), units[last]
+    others = 1 - ((1 - S) * total - (1 - most) * spared) / (total - spared)
+    if others >= 1:
+        raise UsageError(
+            f"prune.last={most:g}: keeps {(1 - most) * spared:,.0f} units of {last}, and sparsity {S:g} leaves "
+            f"{(1 - S) * total:,.0f} in all; give more"
+        )
+    return {name: most if name == last else others for name in units}
+
+
+def prune_step(tensors: Sequence[Masked], counts: Sequence[int]) -> Event:
+    """Kill the smallest units of each tensor until ``counts`` are active; ``tensors`` are changed in place."""
+    killed = [drop_smallest(t, max(0, len(t.active) - count)) for t, count in zip(tensors, counts, strict=True)]
+    nothing = [units.new_empty(0) for units in killed]
+    for tensor, units, none in zip(tensors, killed, nothing, strict=True):
+        tensor.change(units, none)
+    return Event(killed, nothing)
+
+
+@dataclass(eq=False)
+class Prune(MaskHook):
+    """Prune the smallest weights of each layer, step by step, of a trained network or of one in training.
+
+    By default the prunes are spread evenly over a part of training (gradual magnitude pruning); with ``every`` they
+    come at the ends of epochs, before these are evaluated. The best result counts from the newest prune on, so that
+    ``best.safetensors`` has the final sparsity.
+    """
+
+    sparsity: Annotated[float, Range(least=0, below=1), "S, share of the units that are 0 at the end"] = 0.9
+    sparsity_fc: Annotated[float | None, Range(least=0, below=1), "that of matrices; none = sparsity"] = None
+    sparsity_conv: Annotated[float | None, Range(least=0, below=1), "that of kernels; none = sparsity"] = None
+    last: Annotated[float, Range(least=0, most=1), "the last matrix gets no sparser than this, the others make up"] = (
+        1.0
+    )
+    kind: Annotated[Kind, "how the density falls"] = "cubic"
+    iterations: Annotated[int, Range(least=1), "n, prunes in all"] = 20
+    begin: Annotated[float, Range(least=0, below=1), "share of training before the ramp begins"] = 0.0
+    end: Annotated[float, Range(above=0, below=1), "share of training when it is done"] = 0.75
+    every: Annotated[int, Range(least=0), "q, prune every q epochs instead of along begin and end; 0 = do not"] = 0
+    start_epoch: Annotated[int, Range(least=0), "e0, with every: the epoch (from 0) that ends with a prune first"] = 0
+    start_from: Annotated[str, "run, or file of weights, to start from; empty = initial weights"] = ""
+    legacy: Annotated[bool, "kill int(f M) + 1 units at a time, as the published code does"] = False
+
+    def __post_init__(self) -> None:
+        if self.begin >= self.end:
+            raise UsageError(f"begin={self.begin:g}: must be below end={self.end:g}")
+
+    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
+        units = {n: torch.Size(mask_shape(layer.weight, self.granularity)).numel() for n, layer in layers.items()}
+        targets = self.targets(layers, units)
+        self.counts = {
+            f"{name}.weight": prune_counts(units[name], prune_schedule(self.kind, S, self.iterations), self.legacy)
+            for name, S in targets.items()
+            if S
+        }
+        return {name: units[name] for name, S in targets.items() if S}
+
+    def targets(self, layers: dict[str, nn.Module], units: dict[str, int]) -> dict[str, float]:
+        """The final sparsity of each layer."""
+        targets = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+        matrices = {name: units[name] for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+        last = list(matrices)[-1] if len(matrices) > 1 else None
+        if last and targets[last] > self.last:
+            targets |= spare_last(targets[last], matrices, last, self.last)
+        return targets
+
+    def setup(self, run: "Run") -> None:
+        self.plan = self.prune_steps(run.epochs, run.steps_per_epoch)
+        if self.start_from:
+            start_from(run, self.start_from)
+        super().setup(run)
+
+    def prune_steps(self, epochs: int, steps_per_epoch: int) -> list[int]:
+        """Numbers of updates after which the n prunes come.
+
+        Raises:
+            UsageError: they do not fit into the epochs.
+        """
+        n, total = self.iterations, epochs * steps_per_epoch
+        if not self.every:
+            return [round(total * (self.begin + (self.end - self.begin) * k / n)) for k in range(1, n + 1)]
+        last = self.start_epoch + self.every * (n - 1)
+        if last >= epochs:
+            raise UsageError(
+                f"epochs={epochs}: prune comes for the last of {n} times at the end of epoch {last} (start_epoch="
+                f"{self.start_epoch} + every={self.every} x {n - 1}); give epochs={last + 1} and as many as follow it"
+            )
+        return [(self.start_epoch + self.every * k + 1) * steps_per_epoch for k in range(n)]
+
+    def step_end(self, run: "Run") -> None:
+        super().step_end(run)
+        if not self.tensors or run.step not in self.plan:
+            return
+        done = sum(step <= run.step for step in self.plan)
+        event = prune_step(self.tensors, [self.counts[tensor.name][done] for tensor in self.tensors])
+        self.changed(run, event)
+        self.log_event(run, event.pruned_count, event.grown_count)
+        run.best_top1 = -math.inf
+
+
+def start_from(run: "Run", source: str) -> None:
+    """Give the run's network the weights in ``source``: of the run's data and model, masks apart.
+
+    Raises:
+        UsageError: they are not there, or do not fit.
+    """
+    from research.networks import find  # which knows of hooks
+
+    own = {"dataset": run.config.dataset, "model": run.config.model, "model_args": run.config.model_args}
+    masks = {name: value for name, value in run.model.state_dict().items() if name.split(".")[-1] == MASK}
+    weights.load_into(run.model, find(Path(source), assumed=own).tensors | masks, f"prune.start_from={source!r}")
