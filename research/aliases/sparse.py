@@ -251,7 +251,7 @@ def _method(f: Mapping[str, Any], schedule: Schedule) -> dict[str, dict[str, Any
 
     if f["prune"]:
         targets = {
-            "mnist_mlp": {"sparsity": f["prune_target_sparsity_fc"]},
+            "mnist_mlp": {"sparsity": f["prune_target_sparsity_fc"], "last": 0.9},
             "cifar10_WideResNet": {"sparsity": f["prune_target_sparsity_conv"]},
             "imagenet_resnet50": {
                 "sparsity_fc": f["prune_target_sparsity_fc"],
