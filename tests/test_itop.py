@@ -2,13 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from conftest import rows
 
+from research.hooks import HOOKS, Hook
 from research.hooks.sparse.itop import annealed_rate, drop_up_to, itop_step
 from research.layers.masked import Masked
+from research.run import Run
+from research.train import fit
 
 GOLDEN = Path(__file__).parent / "golden" / "sparse"
 LAYERS = ("0.weight", "2.weight")
@@ -79,3 +84,37 @@ def test_rate_equals_the_published_code():
     case = json.loads((GOLDEN / "drop_fraction_anneal.json").read_text())["itop_snfs_cosine_eta_min"]
     for t, value in enumerate(case["values"]):
         assert annealed_rate(t, case["T_max"], case["initial"], case["eta_min"]) == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("growth", ["gradient", "random"])
+def test_coverage_grows_while_the_count_stays(tiny, growth):
+    own = {"period": 4, "growth": growth, "sparsity": 0.8}
+    run = fit(Run.create(tiny(epochs=3, hooks={"itop": own})))
+    events = [row for row in rows(run) if row["split"] == "sparse_event"]
+    total = 3 * run.steps_per_epoch
+    assert [row["step"] for row in events] == [step for step in range(4, total, 4)]
+    assert [row["rate"] for row in events] == pytest.approx([annealed_rate(row["step"], total) for row in events])
+    for layer in ("1.weight", "3.weight", "5.weight"):
+        told = [row for row in rows(run) if row["split"] == "sparse" and row["layer"] == layer]
+        assert len({row["active"] for row in told}) == 1
+        coverage = [row["coverage"] for row in told]
+        assert 0.2 < coverage[0] < coverage[1] < coverage[2] <= 1
+
+
+def test_update_comes_before_the_event(tiny, monkeypatch):
+    class Watch(Hook):
+        seen: ClassVar[list] = []
+
+        def step_end(self, run):
+            momentum = run.optimizer.state[run.model[1].weight]["momentum_buffer"]
+            kept = (run.model[1].weight_mask, run.model[1].weight, momentum)
+            self.seen.append([tensor.detach().clone() for tensor in kept])
+
+    monkeypatch.setitem(HOOKS, "watch", Watch)
+    fit(Run.create(tiny(hooks={"itop": {"period": 4}, "watch": {}})))
+    (before, old, _), (mask, new, momentum) = Watch.seen[2], Watch.seen[3]
+    stayed, born = mask & before, mask & ~before
+    assert born.any()
+    assert (new[stayed] != old[stayed]).float().mean() > 0.5  # inputs that are always 0 move nothing
+    assert not new[~stayed].any()
+    assert not momentum[~stayed].any()

@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from conftest import rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research.errors import UsageError
+from research.hooks import HOOKS, Hook
 from research.hooks.sparse.snfs import Balance, growth_counts, layer_shares, snfs_step
 from research.layers.masked import Masked
+from research.run import Run
+from research.train import fit
 
 GOLDEN = Path(__file__).parent / "golden" / "sparse"
 LAYERS = ("0.weight", "2.weight")
@@ -60,3 +66,45 @@ def test_a_layer_that_is_nearly_dense_and_wants_more_loses_no_more_than_its_zero
     # room for 0.99 * (5 + 5) in the first: 9, where five are inactive
     assert len(near_dense.active) == 95 - 5 + 9
     assert len(sparse.active) == 50 - 25 + 20
+
+
+class Watch(Hook):
+    """Mask, weight and momentum of the first layer after every step, and the active units of all."""
+
+    seen: ClassVar[list] = []
+
+    def step_end(self, run):
+        momentum = run.optimizer.state[run.model[1].weight]["momentum_buffer"]
+        active = sum(int(run.model[i].weight_mask.sum()) for i in (1, 3, 5))
+        kept = (run.model[1].weight_mask, run.model[1].weight, momentum)
+        self.seen.append([active, *(tensor.detach().clone() for tensor in kept)])
+
+
+def test_momentum_is_dense_weights_are_sparse_and_units_move_between_layers(tiny, monkeypatch):
+    monkeypatch.setitem(HOOKS, "watch", Watch)
+    monkeypatch.setattr(Watch, "seen", [])
+    run = fit(Run.create(tiny(epochs=3, hooks={"snfs": {"period": 6, "sparsity": 0.8}, "watch": {}})))
+    target = Watch.seen[0][0]
+    changed = []
+    for step, (active, mask, weight, momentum) in enumerate(Watch.seen):
+        assert not weight[~mask].any()
+        assert momentum[~mask].any()
+        assert abs(active - target) < 0.05 * target
+        if step and not torch.equal(mask, Watch.seen[step - 1][1]):
+            changed.append(step + 1)
+            born = mask & ~Watch.seen[step - 1][1]
+            assert momentum[born].abs().min() >= momentum[~mask].abs().max()  # and it goes on with it
+    assert changed == [step for step in range(6, len(Watch.seen), 6)]
+    densities = [row["density"] for row in rows(run) if row["split"] == "sparse" and row["epoch"] == 2]
+    assert max(densities) > 1.1 * min(densities)
+
+
+def test_events_come_at_the_ends_of_epochs_and_the_last_has_none(tiny):
+    run = fit(Run.create(tiny(epochs=3, hooks={"snfs": {}})))
+    events = [row["step"] for row in rows(run) if row["split"] == "sparse_event"]
+    assert events == [run.steps_per_epoch, 2 * run.steps_per_epoch]
+
+
+def test_sgd_without_momentum_is_refused(tiny):
+    with pytest.raises(UsageError, match="snfs: momentum=0"):
+        fit(Run.create(tiny(momentum=0.0, hooks={"snfs": {}})))
