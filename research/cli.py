@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     hooks.add_argument("names", nargs="*", metavar="hook")
     add("recipes", show_recipes, "list published hyperparameters")
     add("models", show_models, "list networks and their arguments")
+    substitutes = add("substitutes", show_substitutes, "list what may stand in the place of convolutions")
+    substitutes.add_argument("names", nargs="*", metavar="family")
+    count = add("count", count_network, "count a network's parameters and multiply-adds, layer by layer")
+    count.add_argument("assignments", **ASSIGNMENTS)
+    count.add_argument("--input", metavar="CxHxW", help="shape of one input (default: of the data set or network)")
+    count.add_argument("--legacy", action="append", default=[], metavar="RULE", help="count as the log once did")
+    count.add_argument("--allow-ignored", action="store_true", help="go on where parameters have no counting rule")
+    count.add_argument("--total", action="store_true", help="without the table of layers")
     return top
 
 
@@ -250,6 +258,47 @@ def show_models(options: argparse.Namespace) -> None:
         print(": ".join(filter(None, (" ".join(names), what))))
         print_parameters("  model_args.", own)
     print("torchvision:NAME and timm:NAME: every network of those libraries")
+
+
+def show_substitutes(options: argparse.Namespace) -> None:
+    from research.arguments import parameters_of
+    from research.layers import LAYERS
+    from research.layers.spec import Options, log_names
+
+    for name in options.names or LAYERS:
+        if name not in LAYERS:
+            raise UsageError(f"unknown family {name!r}{nearest(name, LAYERS)}")
+        print(f"{name}: {first_line(LAYERS[name])}")
+        print_parameters("  ", parameters_of(LAYERS[name]).values())
+        for log_name, spec in log_names().items():
+            if spec.partition(":")[0] == name:
+                print(f"  in the log: {log_name} = {spec}")
+    print("every family, besides:")
+    print_parameters("  ", parameters_of(Options).values())
+
+
+def count_network(options: argparse.Namespace) -> None:
+    from research.config import parse_assignments
+    from research.counted import count_run
+
+    shape = None
+    if options.input:
+        try:
+            shape = tuple(int(n) for n in options.input.split("x"))
+        except ValueError:
+            raise UsageError(f"--input={options.input!r}: expected CxHxW, such as 3x32x32") from None
+    done = count_run(parse_assignments(options.assignments), shape, options.legacy, options.allow_ignored)
+    if not options.total:
+        rows = list(done.table())
+        print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+        print()
+    for cost in (done.own, done.cost) if done.report else (done.own,):
+        print(cost)
+        if cost.ignored:
+            print(f"not counted: {', '.join(f'{kind} ({n:,})' for kind, n in cost.ignored.items())}")
+        print()
+    if done.report:
+        print(done.report)
 
 
 # -- text ---------------------------------------------------------------------------------------------------------

@@ -35,6 +35,23 @@ class Report:
         """Compression ratio of the whole network."""
         return self.after / self.before
 
+    def __str__(self) -> str:
+        lines = [
+            f"{self.spec}: {len(self.replaced)} layers replaced, {self.before:,} -> {self.after:,} parameters "
+            f"(x {self.rho:.6g}); weight decay of the compressed ones x {self.scale:.6g}"
+        ]
+        lines += [str(self.budget)] if self.budget else []
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.kept.items():
+            reasons.setdefault(reason, []).append(name)
+        lines += [f"kept, {reason}: {' '.join(names)}" for reason, names in reasons.items()]
+        return "\n".join(lines)
+
+    @property
+    def scale(self) -> float:
+        """What the weight decay of compressed parameters is multiplied by."""
+        return self.rho if self.spec.options.decay == "scaled" else 1.0
+
 
 class OnVectors(nn.Module):
     """A substitute of a linear layer: vectors (N, …, in) as the pixels of an image."""
@@ -77,7 +94,7 @@ def substitute(model: nn.Module, spec: str | Spec | None, input_shape: tuple[int
                 setattr(parent, name, OnVectors(new[child]) if isinstance(child, nn.Linear) else new[child])
     report = Report(spec, tuple(plan.replaced), plan.kept, before, _numel(model), budget)
     for layer in new.values():
-        layer.decay_scale = dict.fromkeys(layer.compressed, report.rho if spec.options.decay == "scaled" else 1.0)
+        layer.decay_scale = dict.fromkeys(layer.compressed, report.scale)
     return report
 
 

@@ -95,7 +95,7 @@ def count(
     cost = Cost(list(rows.values()), sum(p.numel() for p in model.parameters()), ignored)
     if ignored and not allow_ignored:
         listed = ", ".join(f"{kind} ({number:,})" for kind, number in sorted(ignored.items()))
-        raise UsageError(f"no rule for the parameters of {listed}; add one to RULES or allow them to be ignored")
+        raise UsageError(f"no rule for the parameters of {listed}; add one to RULES, or give allow_ignored")
     if cost.params + sum(ignored.values()) != cost.numel:
         raise UsageError(f"counted {cost.params:,} parameters by rule, but the network has {cost.numel:,}")
     _mult_adds(model, rows, input_shape, frozenset(legacy))

@@ -82,14 +82,19 @@ def create_model(
     construct, values, problems = _resolve(name, args)
     if problems:
         raise UsageError("\n".join(problems))
-    known_for = [p.default for p in signature(construct).parameters.values()][:2]
-    classes, shape = (
-        own if given is None else given for given, own in zip((num_classes, input_shape), known_for, strict=True)
-    )
+    classes, shape = _known_for(construct)
     try:
-        return construct(classes, tuple(shape), **values)
+        return construct(num_classes or classes, tuple(input_shape or shape), **values)
     except FAILURES as error:
         raise UsageError(_cannot_build(name, args, error)) from error
+
+
+def known_for(name: str) -> tuple[int, tuple[int, ...]]:
+    """Classes and input shape (C, H, W) of the data that the network ``name`` is known for."""
+    construct, _, problems = _resolve(name, {})
+    if problems:
+        raise UsageError("\n".join(problems))
+    return _known_for(construct)
 
 
 def check_model(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...] | None = None) -> list[str]:
@@ -121,6 +126,11 @@ def _resolve(name: str, args: Mapping[str, Any]) -> tuple[Callable[..., nn.Modul
     except UsageError as error:
         return nn.Identity, {}, [str(error)]
     return construct, *check_arguments("model_args.", construct, args)
+
+
+def _known_for(construct: Callable[..., nn.Module]) -> tuple[int, tuple[int, ...]]:
+    classes, shape = [p.default for p in signature(construct).parameters.values()][:2]
+    return classes, shape
 
 
 def _cannot_build(name: str, args: Mapping[str, Any], reason: object) -> str:
