@@ -12,10 +12,12 @@ factor with diagonals of ones is orthogonal, and K near them is nearly so.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
 from research.arguments import Range
@@ -138,7 +140,9 @@ class ACDC(SeparableSubstitute):
     def matrix(self) -> Tensor:
         riffled = riffle(self.A.shape[1], self.A.device)
         within = riffled if self.arguments["inner"] == "riffle" else None
-        with torch.autocast(self.A.device.type, enabled=False):  # rounding would grow with every factor
+        device = self.A.device.type
+        full_precision = torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
+        with full_precision:  # rounding would grow with every factor
             K = stack(self.A, self.D, within, riffled if self.permutation is None else self.permutation)
         if len(K) != self.geometry.c_out:
             K = K.unflatten(0, (self.geometry.c_out, -1)).sum(1)

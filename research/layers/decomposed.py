@@ -68,7 +68,7 @@ class Decomposed(SeparableSubstitute):
         """Decompose a random dense matrix: as PyTorch starts it, or with ``variance`` 2 / out, its norm kept."""
         c_in, c_out = self.geometry.c_in, self.geometry.c_out
         first = getattr(self, self.compressed[0])
-        dense = torch.empty(c_out, c_in, dtype=first.dtype, device=first.device)
+        dense = torch.zeros(c_out, c_in, dtype=first.dtype, device=first.device)  # finite in a dry run without draws
         if init == "variance":
             self.matrix_from_dense(nn.init.normal_(dense, std=(2 / c_out) ** 0.5))
             first *= (2 * c_in) ** 0.5 / self.matrix().norm()
