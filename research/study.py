@@ -8,6 +8,8 @@ An example::
     runs: [{gram: false}, {gram: true}]   # alternatives; each goes through the whole grid
     grid: {lr: [0.1, 0.05]}               # every combination
     seeds: [0, 1, 2]                      # the grid's last dimension
+    together: true                        # train all runs in one process, networks of one shape at once
+    ldi: [exact]                          # and measure the LDI of each before
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -38,6 +40,8 @@ class Study:
     runs: Annotated[tuple[Mapping, ...], "alternatives, each through the whole grid"] = ({},)
     grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
+    together: Annotated[bool, "train all runs in one process, networks of one shape at once, without notebooks"] = False
+    ldi: Annotated[tuple[Literal["exact", "reference", "post"], ...], "with together: measured of each before"] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def read_study(path: str | Path) -> Study:
         for key, choices in study.grid.items():
             if not isinstance(choices, list) or not choices:
                 problems.append(f"grid.{key}={choices!r}: expected a list of values")
+        if study.ldi and not study.together:
+            problems.append(f"ldi={list(study.ldi)}: needs together=true")
     if problems:
         raise UsageError("\n".join(f"study {path}: {problem}" for problem in problems))
     return study

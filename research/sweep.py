@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from research.errors import UsageError
-from research.study import Point, expand, read_study, table
+from research.study import Point, Study, expand, read_study, table
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for the checkpoints, when a sweep is interrupted
@@ -26,7 +26,8 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     """Run the study in ``path``, ``jobs`` runs at a time, and return an exit code: 1 when some run failed.
 
     Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
-    does not stop the others. Ctrl-C ends every child; the same command continues.
+    does not stop the others. Ctrl-C ends every child; the same command continues. A study whose networks train
+    ``together`` is one process; ``jobs`` does not matter.
 
     Raises:
         UsageError: every problem of the file and of any of its runs.
@@ -38,6 +39,8 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     print(table(points))
     waiting = [point for point in points if point.status["status"] != "finished"]
     print(f"{len(points)} runs, {len(points) - len(waiting)} finished, {len(waiting)} to run")
+    if study.together:
+        return fit_together(study, points, dry_run)
     if dry_run or not waiting:
         return 0
     preflight(waiting)
@@ -46,6 +49,19 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     for point in failed:
         print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
+    """Train a study's networks as a population, in this process."""
+    from research.population import fit_population, stackable
+
+    configs = [point.config for point in points]
+    if dry_run:
+        stackable(configs)
+    else:
+        with interruptible():
+            fit_population(configs, study.ldi)
+    return 0
 
 
 def preflight(points: list[Point]) -> None:

@@ -49,7 +49,11 @@ def labels(count: int, num_seg: int) -> np.ndarray:
 
 
 def write_csv(folder: str | Path) -> None:
-    """The generated sets as the published files: {train,test}_{linear,circle}.csv, two columns without a header."""
+    """The generated sets as the published files: {train,test}_{linear,circle}.csv, two columns without a header.
+
+    The folder is made; files of these names are replaced.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for kind in ("linear", "circle"):
         for split, name in (("train", "train"), ("val", "test")):
             np.savetxt(Path(folder) / f"{name}_{kind}.csv", points(kind, split), fmt="%.18e", delimiter=",")
