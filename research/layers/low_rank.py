@@ -105,8 +105,12 @@ class Tied(SeparableSubstitute):
         return self.weight.T @ self.contract()
 
     def initialise(self, init: str) -> None:
-        """Standard deviation s with s^4 = 2 / (out r (out / in)); as published variance 2 / r."""
+        """Standard deviation s with s^4 = 2 in / (out r (out + r + 1)); as published variance 2 / r.
+
+        The squares of W^T W sum up to out r (out + r + 1) s^4 in expectation, and those of the matrix, sums of entries
+        that are uncorrelated, to the same.
+        """
         self.initialise_depthwise(init)
         r, c_out = self.weight.shape
-        fourth = 2 * self.geometry.c_in / (c_out * r * c_out) if init == "variance" else (2 / r) ** 2
+        fourth = 2 * self.geometry.c_in / (c_out * r * (c_out + r + 1)) if init == "variance" else (2 / r) ** 2
         nn.init.normal_(self.weight, std=fourth**0.25)
