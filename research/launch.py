@@ -70,6 +70,7 @@ def check(config: Config):
     import torch
 
     from research.data.loaders import check as check_data
+    from research.hooks import HOOKS
     from research.layers.substitute import parse_spec, planned
     from research.models import check_model, create_model
     from research.models.dry_run import WithoutInitialValues
@@ -86,6 +87,8 @@ def check(config: Config):
     if not gpus and config.sync_bn and config.processes * config.nodes > 1:
         raise UsageError("sync_bn=True: PyTorch synchronises batch statistics on GPUs only; use sync_bn=false")
     info = check_data(config)
+    for name, given in config.hooks.items():
+        HOOKS[name](**given).check(config)
     if problems := check_model(config.model, config.model_args, info.shape):
         raise UsageError("\n".join(problems))
     if config.substitute:

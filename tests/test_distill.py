@@ -19,6 +19,7 @@ from research.errors import UsageError
 from research.hooks import HOOKS, Hook
 from research.hooks.attention import known_taps, recorded_maps
 from research.hooks.distill import Distill, attention_map, attention_transfer_loss, attention_transfer_terms, kd_loss
+from research.launch import launch
 from research.models import create_model
 from research.run import Run
 from research.train import fit
@@ -295,6 +296,16 @@ def test_maps_of_different_sizes_are_refused(tiny, teacher):
     student = tiny(**SMALL | {"model": "resnet18"}, name="not", hooks={"distill": taps})
     with pytest.raises(UsageError, match="4 pixels at layer1 of the model, 64 at layer1 of the teacher"):
         fit(Run.create(student))
+
+
+def test_missing_teacher_is_refused_before_the_run_is_made(tiny, teacher):
+    config = tiny(**SMALL, name="student", runs=str(teacher.dir.parent), hooks={"distill": {"teacher": "teachr"}})
+    with pytest.raises(UsageError, match="did you mean 'teacher'"):
+        launch(config)
+    assert not (teacher.dir.parent / "student").exists()
+    itself = tiny(**SMALL, name="teacher", runs=str(teacher.dir.parent), hooks={"distill": {"teacher": "teacher"}})
+    with pytest.raises(UsageError, match="a run cannot be its own teacher"):
+        launch(itself)
 
 
 def test_taps_and_split_together_are_refused():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from research.config import Config
     from research.run import Run
 
 
@@ -33,6 +34,9 @@ class Hook:
 
     exclusive: ClassVar[str] = ""
     """What the method decides alone, such as "masks": a run takes one method of each such kind."""
+
+    def check(self, config: Config) -> None:
+        """Refuse what cannot work on this machine, with a UsageError, before a run is made; reads files at most."""
 
     def build(self, run: Run) -> None:
         """Change the network itself, ``run.model``: masks, tied weights, layers put in place of others.

@@ -8,7 +8,8 @@ logits y, teacher logits z (N, C), p = softmax(y / T) and q = softmax(z / T):
     AT    CE + sum over taps of beta 3 / taps * mean over all N HW entries of (student map - teacher map)^2
 
 ``reduction="batchmean"`` is the other common KD, alpha T^2 KL(q | p) / N: larger by C / 2. Three taps are the reference
-count of AT, so beta keeps its meaning with others.
+count of AT, so beta keeps its meaning with others. It does not across image sizes: rows of maps have length 1, so the
+mean over HW makes AT larger for smaller maps, 16 times so for images of a quarter of the side.
 """
 
 from __future__ import annotations
@@ -114,6 +115,10 @@ class Distill(Hook):
     def active(self) -> bool:
         return bool(self.alpha or self.beta)
 
+    def check(self, config: Config) -> None:
+        if self.active:
+            self.find_teacher(config)
+
     def setup(self, run: Run) -> None:
         if not self.active:
             return
@@ -129,29 +134,34 @@ class Distill(Hook):
             self.network.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.network) if run.config.compile else self.network
 
+    def find_teacher(self, config: Config) -> tuple[str, Config, dict[str, Tensor] | None]:
+        """Where the teacher of a run with ``config`` comes from, its Config, and its weights if they are in a file."""
+        from research.networks import find  # which knows of hooks
+
+        if not self.teacher:
+            return "the run's own network as it was initialised, untrained", config, None
+        if self.teacher.startswith("torchvision:"):
+            published = Config.load({"model": self.teacher, "model_args": {"weights": "DEFAULT"}})
+            return f"{self.teacher} as published", published, None
+        runs = Path(config.runs).resolve()
+        path = Path(self.teacher)
+        path = path if path.exists() or path.name != self.teacher else runs / path  # the name of a run
+        if path.resolve() == runs / config.run_name:
+            raise UsageError(f"distill.teacher={self.teacher!r}: a run cannot be its own teacher")
+        given = {"model": self.teacher_model} if self.teacher_model else {}
+        found = find(path, given, assumed={"model": config.model, "model_args": config.model_args})
+        return f"{found.config.model} of {found.path}", found.config, found.tensors
+
     def load_teacher(self, run: Run) -> tuple[nn.Module, str]:
         """The teacher for the run's data, on its device, and where it comes from."""
-        from research.networks import find, network_of  # which knows of hooks
+        from research.networks import network_of
 
         info = run.train_loader.info
-        library, _, name = self.teacher.partition(":")
-        if not self.teacher:
-            origin, config, tensors = "the run's own network as it was initialised, untrained", run.config, None
-        elif library == "torchvision" and name:
-            given = {"model": self.teacher, "model_args": {"weights": "DEFAULT"}}
-            origin, config, tensors = f"{self.teacher} as published", Config.load(given), None
-        else:
-            path = Path(self.teacher)
-            path = path if path.exists() or path.name != self.teacher else run.dir.parent / path  # the name of a run
-            if path.resolve() == run.dir.resolve():
-                raise UsageError(f"distill.teacher={self.teacher!r}: a run cannot be its own teacher")
-            given = {"model": self.teacher_model} if self.teacher_model else {}
-            own = {"model": run.config.model, "model_args": run.config.model_args}
-            origin, config, tensors = find(path, given, assumed=own)
+        origin, config, tensors = self.find_teacher(run.config)
         network = network_of(config, info.classes, info.shape, run.device)
         if tensors is not None:
             weights.load_into(network, tensors, f"distill.teacher={self.teacher!r} for {info.classes} classes")
-        return network, f"{config.model} of {origin}" if tensors else origin
+        return network, origin
 
     @torch.no_grad()
     def check_fit(self, run: Run) -> None:
