@@ -77,7 +77,7 @@ def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_
     if len({(type(m), type(m.act), tuple(p.shape for p in m.state_dict().values())) for m in models}) != 1:
         raise UsageError("LDI of several networks at once needs networks of one width, depth, tc and activation")
     with torch.no_grad():
-        chunks = [_singular_values(models, part, mode) for part in x.split(max(1, CHUNK // len(models)))]
+        chunks = [singular_values(models, part, mode) for part in x.split(max(1, CHUNK // len(models)))]
         values = [torch.cat(layer, dim=1) for layer in zip(*chunks, strict=True)]
         batch = torch.cat(values, dim=2).split(batch_size, dim=1)
         means = torch.stack([v.flatten(1).mean(1) for v in batch]).mean(0)
@@ -89,8 +89,8 @@ def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_
     return [LDI(mean, std, p, tuple(each), count) for mean, std, p, each in zip(*columns, strict=True)]
 
 
-def _singular_values(models: Sequence[DenseMLP], x: Tensor, mode: Mode) -> list[Tensor]:
-    """Of every layer, (models, N, min(rows, columns)), in float64."""
+def singular_values(models: Sequence[DenseMLP], x: Tensor, mode: Mode) -> list[Tensor]:
+    """Those of every layer's Jacobian, (models, N, min(rows, columns)) in float64; see :func:`ldi_many`."""
     template = _States(models[0])
     state, buffers = stack_module_state([_States(model) for model in models])
     x = x.to(state["mlp.layers.0.weight"])
