@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from research.arguments import Range
 from research.layers.base import Geometry, Init, Legacy, Pair, SeparableSubstitute, Substitute, area
+from research.layers.cached import cached_in_eval
 
 Indices = Annotated[
     Literal["all", "reference"], "buckets that are drawn: all, or all but the last as in the published code"
@@ -38,6 +39,7 @@ class HashedTensor(nn.Module):
         drawn = buckets if indices == "all" else max(1, buckets - 1)
         self.register_buffer("indices", torch.randint(drawn, (math.prod(shape),), generator=own, dtype=torch.int32))
 
+    @cached_in_eval
     def forward(self) -> Tensor:
         return self.weight.index_select(0, self.indices).view(self.shape)
 
