@@ -6,6 +6,7 @@ An example::
     notebook: train                       # the default
     base: {dataset: digits}               # parameters of every run
     runs: [{gram: false}, {gram: true}]   # alternatives; each goes through the whole grid
+                                          # or a mapping: {plain: {}, gram: {gram: true}} names them
     grid: {lr: [0.1, 0.05]}               # every combination
     seeds: [0, 1, 2]                      # the grid's last dimension
     together: true                        # train all runs in one process, networks of one shape at once
@@ -29,6 +30,8 @@ from research.arguments import check_arguments
 from research.config import Config
 from research.errors import UsageError
 
+NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
+
 
 @dataclass(frozen=True)
 class Study:
@@ -37,7 +40,7 @@ class Study:
     name: Annotated[str, "first word of every run's name"]
     notebook: Annotated[str, "what each run executes"] = "train"
     base: Annotated[Mapping, "parameters of every run"] = field(default_factory=dict)
-    runs: Annotated[tuple[Mapping, ...], "alternatives, each through the whole grid"] = ({},)
+    runs: Annotated[tuple[Mapping, ...] | Mapping, "alternatives, or name -> alternative, through the grid"] = ({},)
     grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
     together: Annotated[bool, "train all runs in one process, networks of one shape at once, without notebooks"] = False
@@ -82,8 +85,12 @@ def read_study(path: str | Path) -> Study:
     values, problems = check_arguments("", Study, given)
     if not problems:
         study = Study(**values)
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", study.name):
+        if not re.fullmatch(NAME, study.name):
             problems.append(f"name={study.name!r}: letters, digits and .+-_ make the runs' folders")
+        if isinstance(study.runs, Mapping):
+            for name, alternative in study.runs.items():
+                if not re.fullmatch(NAME, str(name)) or not isinstance(alternative, Mapping):
+                    problems.append(f"runs.{name}={alternative!r}: expected a name for folders, and a mapping")
         for key, choices in study.grid.items():
             if not isinstance(choices, list) or not choices:
                 problems.append(f"grid.{key}={choices!r}: expected a list of values")
@@ -103,12 +110,16 @@ def expand(study: Study) -> list[Point]:
     problems, points = [], {}
     seeds = [{"seed": seed} for seed in study.seeds] or [{}]
     combinations = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    for alternative, combination, seed in itertools.product(study.runs or ({},), combinations, seeds):
+    named = isinstance(study.runs, Mapping)
+    alternatives = study.runs.items() if named else [("", alternative) for alternative in study.runs or ({},)]
+    for (name, alternative), combination, seed in itertools.product(alternatives, combinations, seeds):
         varied = {**alternative, **combination, **seed}
         given = {**study.base, **varied}
+        words = {**combination, **seed} if named else varied
         if "name" in given:
             problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
-        given["name"] = "-".join([study.name, *(word(key, value) for key, value in varied.items())])
+        parts = [study.name, name, *(word(key, value) for key, value in words.items())]
+        given["name"] = "-".join(filter(None, parts))
         try:
             point = Point(varied, given, Config.load(given))
         except UsageError as error:

@@ -1,15 +1,17 @@
 """Commands of the sparse-training seed, as that program's users type them."""
 
 import csv
+import json
 import shlex
 
 import pytest
-from conftest import SHARED
+from conftest import REPOSITORY, SHARED
 
 from research.aliases.sparse import MODELS, SCHEDULES
 from research.config import Config, parse_assignments
 from research.errors import UsageError
 from research.schedule import learning_rate
+from research.study import expand, read_study
 
 EXPERIMENTS = SHARED / "specs" / "sparse-experiments.csv"
 
@@ -122,3 +124,32 @@ def test_all_published_commands_are_understood(subtests):
                 given = config.hooks[hook[0]]
                 target = [given.get(k) for k in ("sparsity_fc", "sparsity_conv")]
                 assert float(experiment["target_sparsity"]) in (*target, given["sparsity"])
+
+
+@pytest.mark.skipif(not EXPERIMENTS.exists(), reason="the list of published commands is not here")
+@pytest.mark.parametrize(("study", "count"), [("sparse-wrn", 83), ("sparse-resnet50", 21), ("sparse-mnist", 25)])
+def test_studies_are_the_published_commands(study, count):
+    points = expand(read_study(REPOSITORY / "notebooks" / "studies" / f"{study}.yaml"))
+    model = {"sparse-wrn": "cifar10_WideResNet", "sparse-resnet50": "imagenet_resnet50"}.get(study, "mnist_mlp")
+    commands = [e for e in csv.DictReader(EXPERIMENTS.open()) if e["model"] == model]
+    published = [what_counts(Config.load(words(f"--model {model} {e['flags']}"))) for e in commands]
+    ours = [what_counts(point.config) for point in points]
+    assert len(ours) == len(published) == count
+    for one in ours:
+        assert one in published
+        published.remove(one)
+
+
+def what_counts(config: Config) -> tuple:
+    """Of a run of the list: everything but where its lists are wrong (see the studies' comments)."""
+    hooks = json.loads(json.dumps(config.hooks))
+    for given in hooks.values():
+        given.pop("start_from", None)
+        given["copy_mask_from"] = bool(given.get("copy_mask_from"))
+        parts = [given.pop(kind, None) for kind in ("sparsity_fc", "sparsity_conv")]
+        if parts[0] is not None and parts[0] == parts[1]:
+            given["sparsity"] = parts[0]
+    rates = [round(learning_rate(config, epoch, 1), 9) for epoch in range(config.epochs)]
+    decay = 5e-4 if "prune" in hooks and config.dataset == "cifar10" else config.weight_decay
+    batch = 256 if config.dataset == "imagenet" else config.batch_size
+    return config.model, str(config.model_args), config.epochs, batch, decay, config.nesterov, rates, hooks

@@ -176,3 +176,20 @@ def test_a_study_trains_through_notebooks(study):
     (point,) = expand(read_study(path))
     assert point.status["status"] == "finished"
     assert (point.dir / "notebook.ipynb").is_file()
+
+
+def test_named_alternatives_name_their_runs(tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"name: s\nbase: {{runs: {tmp_path}}}\nruns: {{plain: {{}}, fast-0.5: {{lr: 0.5}}}}\nseeds: [0, 1]"
+    )
+    names = [point.dir.name for point in expand(read_study(study))]
+    assert names == ["s-plain-seed-0", "s-plain-seed-1", "s-fast-0.5-seed-0", "s-fast-0.5-seed-1"]
+
+
+@pytest.mark.parametrize("runs", ["{'a/b': {}}", "{a: 3}", "{'': {}}"])
+def test_alternatives_that_cannot_name_folders_are_refused(runs, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(f"name: s\nruns: {runs}")
+    with pytest.raises(UsageError, match="expected a name for folders, and a mapping"):
+        read_study(study)
