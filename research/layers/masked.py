@@ -34,6 +34,8 @@ class Masked:
         self._order = sorted(range(weight.ndim), key=lambda d: (-weight.stride(d), d))  # dimensions, largest step first
         self._broadcast = mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))
         self._elementwise = mask.ndim == weight.ndim
+        self._flat_mask = self.flat(mask)
+        self._flat_weight = self.flat(weight.detach()) if self._elementwise else None
 
     @property
     def units(self) -> int:
@@ -48,10 +50,7 @@ class Masked:
     @cached_property
     def active(self) -> Tensor:
         """The active units (M,), int64, ascending."""
-        flat = self.flat(self.mask)
-        if flat.device.type == "cpu":  # several times faster than torch's there
-            return torch.from_numpy(np.flatnonzero(flat.numpy()))
-        return flat.nonzero()[:, 0]
+        return where(self._flat_mask)
 
     def flat(self, tensor: Tensor) -> Tensor:
         """``tensor``, laid out as the weight or the mask is, as a vector in the order in which units are numbered.
@@ -66,11 +65,24 @@ class Masked:
         """The values (M,) that ``tensor``, shaped as the mask, has at the active units."""
         return self.flat(tensor).index_select(0, self.active)
 
+    @property
+    def inactive(self) -> Tensor:
+        """The others (N - M,), int64, ascending; takes time in proportion to N."""
+        return where(~self._flat_mask)
+
+    def is_active(self, units: Tensor) -> Tensor:
+        """Whether each of ``units`` is active."""
+        return self._flat_mask.index_select(0, units)
+
+    def values(self) -> Tensor:
+        """The active weights (M,), a copy; for units that are single weights."""
+        return self._flat_weight.index_select(0, self.active)
+
     @torch.no_grad()
     def magnitudes(self) -> Tensor:
         """Of every active unit (M,): the mean of abs(w) over its weights."""
         if self._elementwise:
-            return self.of_active(self.weight).abs()
+            return self.values().abs_()
         sliced = tuple(range(self.mask.ndim, self.weight.ndim))
         return self.of_active(self.weight.abs().mean(sliced).contiguous())
 
@@ -78,19 +90,24 @@ class Masked:
     def write(self, tensor: Tensor, units: Tensor, values: Tensor | float) -> None:
         """Set ``units`` of ``tensor``, shaped as the weight, to a number or to one row of ``values`` each."""
         if self._elementwise:
-            self.flat(tensor)[units] = values
+            (self._flat_weight if tensor is self.weight else self.flat(tensor))[units] = values
         else:
             tensor[torch.unravel_index(units, self.mask.shape)] = values
 
     @torch.no_grad()
     def change(self, killed: Tensor, grown: Tensor, values: Tensor | float = 0.0) -> None:
         """Deactivate the units ``killed`` and activate ``grown``, with weights ``values``; no other weight moves."""
-        flat = self.flat(self.mask)
-        flat[killed] = False
-        flat[grown] = True
+        self._flat_mask[killed] = False
         self.write(self.weight, killed, 0.0)
         self.write(self.weight, grown, values)
-        self.__dict__.pop("active", None)
+        if self.mask.device.type == "cpu":
+            active = self.active.numpy()
+            merged = np.concatenate([active[self._flat_mask.numpy()[active]], grown.numpy()])
+            merged.sort(kind="stable")  # merges ordered runs: in proportion to M, not to N
+            self.active = torch.from_numpy(merged)
+        else:
+            self.__dict__.pop("active", None)
+        self._flat_mask[grown] = True
 
     @torch.no_grad()
     def masked(self, tensor: Tensor) -> Tensor:
@@ -99,13 +116,20 @@ class Masked:
             return torch.where(self._broadcast, tensor, 0.0)
         out = torch.zeros_like(self.weight, dtype=tensor.dtype)
         kept = tensor.permute(self._order).reshape(-1).index_select(0, self.active)
-        self.flat(out).index_copy_(0, self.active, kept)
+        self.flat(out).scatter_(0, self.active, kept)
         return out
 
     @torch.no_grad()
     def apply(self) -> None:
         """Restore W = 0 outside the mask, where something else than a masked gradient has moved W."""
         self.weight.masked_fill_(~self._broadcast, 0.0)
+
+
+def where(flags: Tensor) -> Tensor:
+    """The positions, int64, at which a vector of booleans is set."""
+    if flags.device.type == "cpu":  # several times faster than torch's there
+        return torch.from_numpy(np.flatnonzero(flags.numpy()))
+    return flags.nonzero()[:, 0]
 
 
 def sparse_layers(

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from research.layers.masked import Masked
+from research.layers.masked import Masked, where
 
 
 def drop_magnitude_threshold(tensor: Masked, threshold: float) -> Tensor:
     """Active units of magnitude strictly below ``threshold``; the first of them is spared where all would die."""
-    killed = tensor.active[tensor.magnitudes() < threshold]
+    killed = tensor.active[where(tensor.magnitudes() < threshold)]
     return killed[1:] if len(killed) == len(tensor.active) else killed
 
 
@@ -38,12 +38,12 @@ def drop_smallest_of_all(tensors: Sequence[Masked], count: int) -> list[Tensor]:
     chosen = torch.zeros_like(everywhere, dtype=torch.bool)
     chosen[everywhere.topk(min(count, most), largest=False, sorted=False).indices] = True
     parts = chosen.split([len(magnitude) for magnitude in magnitudes])
-    return [tensor.active[part] for tensor, part in zip(tensors, parts, strict=True)]
+    return [tensor.active[where(part)] for tensor, part in zip(tensors, parts, strict=True)]
 
 
 def drop_sign_flips(tensor: Masked, memory: Tensor) -> Tensor:
-    """Active weights whose sign is opposite to the one in ``memory`` (int8, as the weight; 0 = none yet)."""
-    return tensor.active[tensor.of_active(tensor.weight).sign() * tensor.of_active(memory) < 0]
+    """Active weights whose sign is opposite to the one in ``memory`` (N,), int8, where 0 is none yet."""
+    return tensor.active[where(tensor.values().sign() * memory.index_select(0, tensor.active) < 0)]
 
 
 def grow_random(tensor: Masked, count: int, generator: torch.Generator) -> Tensor:
@@ -53,21 +53,21 @@ def grow_random(tensor: Masked, count: int, generator: torch.Generator) -> Tenso
     """
     free = tensor.units - len(tensor.active)
     count = min(count, free)
-    mask = tensor.flat(tensor.mask)
     if 2 * free < tensor.units or 4 * count > free:
-        candidates = (~mask).nonzero()[:, 0]
+        candidates = tensor.inactive
     else:
-        candidates = torch.empty(0, dtype=torch.int64, device=mask.device)
+        candidates = tensor.active[:0]
         while len(candidates) < count:
             draws = int(1.3 * count * tensor.units / free) + 8
-            drawn = torch.randint(tensor.units, (draws,), generator=generator).to(mask.device)
-            candidates = torch.cat([candidates, drawn[~mask[drawn]]]).unique()
-    chosen = torch.randperm(len(candidates), generator=generator)[:count].to(mask.device)
-    return candidates[chosen].sort().values
+            drawn = torch.randint(tensor.units, (draws,), generator=generator).to(candidates.device)
+            candidates = torch.cat([candidates, drawn[where(~tensor.is_active(drawn))]]).unique()
+    chosen = torch.ones(len(candidates), dtype=torch.bool)
+    chosen[torch.randperm(len(candidates), generator=generator)[count:]] = False
+    return candidates[where(chosen.to(candidates.device))]
 
 
 def grow_largest(tensor: Masked, count: int, score: Tensor) -> Tensor:
     """The ``count`` inactive units of largest ``score`` (a float tensor shaped as the mask; all if there are fewer)."""
-    inactive = (~tensor.flat(tensor.mask)).nonzero()[:, 0]
+    inactive = tensor.inactive
     scores = tensor.flat(score).index_select(0, inactive)
     return inactive[scores.topk(min(count, len(inactive)), sorted=False).indices]

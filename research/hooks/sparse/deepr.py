@@ -22,7 +22,7 @@ from torch import Tensor
 from research.arguments import Range
 from research.errors import UsageError
 from research.hooks.sparse.base import Event, SparseHook
-from research.layers.masked import Masked
+from research.layers.masked import Masked, where
 from research.tables import Table
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 def deepr_noise(tensor: Masked, eta: float, temperature: float, generator: torch.Generator) -> None:
     """Add normal noise of standard deviation sqrt(2 eta T) to the gradient of the active weights."""
     noise = torch.randn(len(tensor.active), generator=generator).mul_(math.sqrt(2 * eta * temperature))
-    tensor.flat(tensor.weight.grad).index_add_(0, tensor.active, noise.to(tensor.weight.grad))
+    tensor.flat(tensor.weight.grad).scatter_add_(0, tensor.active, noise.to(tensor.weight.grad))
 
 
 @torch.no_grad()
 def sign_memory(tensor: Masked) -> Tensor:
-    """The signs (int8, as the weight is laid out) of the active weights; 0 elsewhere."""
-    return tensor.weight.sign().to(torch.int8)
+    """The sign of every weight (N,), int8, 0 for inactive ones, as units are numbered."""
+    return tensor.flat(tensor.weight).sign().to(torch.int8)
 
 
 @torch.no_grad()
@@ -51,9 +51,9 @@ def deepr_step(tensors: Sequence[Masked], memory: Sequence[Tensor], grow: Callab
     """
     flips = []
     for tensor, remembered in zip(tensors, memory, strict=True):
-        signs = tensor.of_active(tensor.weight).sign_().to(torch.int8)
-        flips.append(tensor.of_active(remembered) * signs < 0)
-        tensor.flat(remembered).index_copy_(0, tensor.active, signs)
+        signs = tensor.values().sign_().to(torch.int8)
+        flips.append(remembered.index_select(0, tensor.active).mul_(signs) < 0)
+        remembered.scatter_(0, tensor.active, signs)
     deaths = torch.stack([flipped.sum() for flipped in flips]).tolist()
     killed, grown = [], []
     for tensor, remembered, flipped, count in zip(tensors, memory, flips, deaths, strict=True):
@@ -61,10 +61,10 @@ def deepr_step(tensors: Sequence[Masked], memory: Sequence[Tensor], grow: Callab
             killed.append(tensor.active[:0])
             grown.append(tensor.active[:0])
             continue
-        killed.append(tensor.active[flipped])
+        killed.append(tensor.active[where(flipped)])
         grown.append(grow(tensor, count))
         tensor.change(killed[-1], grown[-1])
-        tensor.write(remembered, killed[-1], 0)
+        remembered[killed[-1]] = 0
     return Event(killed, grown)
 
 

@@ -106,22 +106,22 @@ def allocate(
     grown = [0] * len(survivors)
     left = min(total, sum(room * size for room, size in zip(capacity, sizes, strict=True)))
     layers = [layer for layer, room in enumerate(capacity) if room]
-    while layers and left:
+    while True:
         share = {layer: survivors[layer] * sizes[layer] for layer in layers}
         if not any(share.values()):
             share = {layer: capacity[layer] * sizes[layer] for layer in layers}
         whole = sum(share.values())
-        quota = {layer: divmod(left * share[layer], whole * sizes[layer]) for layer in layers}
+        quota = {layer: divmod(left * share[layer], whole * sizes[layer]) for layer in layers}  # units, remainder
         full = [layer for layer in layers if quota[layer][0] >= capacity[layer]]
+        if not full:
+            break
         for layer in full:
             grown[layer] = capacity[layer]
             left -= capacity[layer] * sizes[layer]
-        layers = [layer for layer in layers if layer not in full]
-        if not full:
-            break
-    for layer in layers if left else ():
+            layers.remove(layer)
+    for layer in layers:
         grown[layer] = quota[layer][0]
-    left -= sum(grown[layer] * sizes[layer] for layer in layers)
+        left -= grown[layer] * sizes[layer]
     layers.sort(key=lambda layer: -quota[layer][1] / sizes[layer])
     while fitting := [layer for layer in layers if sizes[layer] <= left and grown[layer] < capacity[layer]]:
         for layer in fitting:

@@ -1,0 +1,166 @@
+"""What sparse training costs: one event, DeepR's upkeep at every step, and whole steps against the dense network's.
+
+python tests/benchmarks/sparse.py [--repeats 7] [--models mnist_mlp wrn-28-2 resnet50]
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from itertools import count
+from time import process_time
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from research.hooks.sparse import DeepR, Dsr, MaskHook, Set, StaticSparse, deepr_step, dsr_step, grow_random, set_step
+from research.hooks.sparse.base import forget
+from research.hooks.sparse.deepr import deepr_noise, sign_memory
+from research.layers.masked import Masked, masked_weights
+from research.models import create_model
+
+CASES = {  # model: sparsity, K, limits in ms of an event and of DeepR's upkeep, batch of a whole step
+    "mnist_mlp": (0.98, 600, 1, 0.5, 100),
+    "wrn-28-2": (0.9, 20_000, 15, 5, 8),
+    "resnet50": (0.9, 400_000, 350, 120, 0),
+}
+
+
+def fake_run(model: nn.Module) -> SimpleNamespace:
+    """As much of a run as the hooks ask for."""
+    seeds = count()
+    return SimpleNamespace(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        generator=lambda *names: torch.Generator().manual_seed(next(seeds)),
+        log=lambda *args, **values: None,
+        step=0,
+        epoch=0,
+    )
+
+
+def prepared(name: str, hook: MaskHook | None) -> tuple[SimpleNamespace, MaskHook | None]:
+    torch.manual_seed(0)
+    model = create_model(name).to(memory_format=torch.channels_last)
+    run = fake_run(model)
+    if hook:
+        hook.build(run)
+        hook.setup(run)
+    return run, hook
+
+
+def clock(work, repeats: int, before=lambda: None) -> float:
+    """Least CPU time of ``work`` in ms."""
+    times = []
+    for _ in range(repeats):
+        before()
+        started = process_time()
+        work()
+        times.append(process_time() - started)
+    return 1e3 * min(times)
+
+
+def with_gradients(run: SimpleNamespace, tensors: list[Masked]) -> None:
+    """Gradients and momentum as after a step, without taking one."""
+    for tensor in tensors:
+        tensor.weight.grad = tensor.masked(torch.randn_like(tensor.weight))
+        run.optimizer.state[tensor.weight]["momentum_buffer"] = torch.zeros_like(tensor.weight)
+
+
+def events(name: str, repeats: int) -> None:
+    sparsity, k, event_limit, upkeep_limit, _ = CASES[name]
+    run, _ = prepared(name, StaticSparse(sparsity=sparsity))
+    tensors = masked_weights(run.model)
+    with_gradients(run, tensors)
+    values = torch.cat([tensor.magnitudes() for tensor in tensors])
+    threshold = values.kthvalue(k).values.item()
+    generator = torch.Generator().manual_seed(0)
+    grow = partial(grow_random, generator=generator)
+
+    @torch.no_grad()
+    def redraw() -> None:
+        for tensor in tensors:
+            tensor.weight.copy_(tensor.masked(torch.randn_like(tensor.weight) * values.std()))
+        nonlocal threshold
+        threshold = torch.cat([tensor.magnitudes() for tensor in tensors]).kthvalue(k).values.item()
+
+    def finish(event) -> None:
+        for tensor, killed in zip(tensors, event.killed, strict=True):
+            forget(run.optimizer, tensor, killed)
+            len(tensor.active)  # the list that the next step needs
+
+    memory = []
+
+    def remember() -> None:
+        redraw()
+        memory[:] = [sign_memory(tensor) for tensor in tensors]
+        for tensor in tensors:  # a handful of signs change in a step
+            tensor.write(tensor.weight, flipped := tensor.active[:2], -tensor.flat(tensor.weight)[flipped].detach())
+
+    def upkeep() -> None:
+        for tensor in tensors:
+            deepr_noise(tensor, 0.01, 1e-5, generator)
+        finish(deepr_step(tensors, memory, grow))
+
+    repeats *= 1 if name == "resnet50" else 10
+    rows = [
+        ("DSR event", clock(lambda: finish(dsr_step(tensors, threshold, k, grow)[0]), repeats, redraw), event_limit),
+        ("SET event", clock(lambda: finish(set_step(tensors, 0.1, grow)), repeats, redraw), event_limit),
+        ("DeepR upkeep", clock(upkeep, repeats, remember), upkeep_limit),
+    ]
+    for what, took, limit in rows:
+        print(f"{name:10s} {what:14s} {took:9.2f} ms   limit {limit:6.1f} ms")
+
+
+def steps(name: str, repeats: int) -> None:
+    """CPU time of whole steps, methods in turn, so that neighbours hurt all alike."""
+    sparsity, k, _, _, batch = CASES[name]
+    shape = (1, 28, 28) if name == "mnist_mlp" else (3, 32, 32)
+    inputs, targets = torch.randn(batch, *shape), torch.randint(10, (batch,))
+    contenders = {
+        "dense": None,
+        "static_sparse": StaticSparse(sparsity=sparsity),
+        "set": Set(sparsity=sparsity),
+        "dsr": Dsr(sparsity=sparsity, k=k),
+        "dsr, l1": Dsr(sparsity=sparsity, k=k, l1=1e-4),
+        "deepr": DeepR(sparsity=sparsity),
+    }
+    prepared_runs = {what: prepared(name, hook) for what, hook in contenders.items()}
+    number = 200 if name == "mnist_mlp" else 4
+
+    def some_steps(run: SimpleNamespace, hook: MaskHook | None) -> None:
+        for _ in range(number):
+            loss = F.cross_entropy(run.model(inputs), targets)
+            (hook.loss(run, loss) if hook else loss).backward()
+            if hook:
+                hook.grads(run)
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
+            run.step += 1
+            if hook:
+                hook.step_end(run)
+
+    times = {what: [] for what in contenders}
+    for _ in range(repeats):
+        for what, (run, hook) in prepared_runs.items():
+            times[what].append(clock(partial(some_steps, run, hook), 1) / number)
+    for what, taken in times.items():
+        ratio = sorted(a / b for a, b in zip(taken, times["dense"], strict=True))[repeats // 2]
+        print(
+            f"{name:10s} {'step, ' + what:18s} {min(taken):9.3f} ms   {min(taken) / min(times['dense']):.2f} x dense"
+            f" (median {ratio:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("1 thread, least CPU time of repeats; limits are those of an event or a step's upkeep")
+    for model in options.models:
+        events(model, options.repeats)
+        if CASES[model][-1]:
+            steps(model, options.repeats)
