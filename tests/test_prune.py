@@ -167,13 +167,17 @@ def test_pruned_run_can_be_evaluated_without_the_network_it_started_from(tiny):
 
 
 def test_missing_or_foreign_start_is_refused(tiny):
-    with pytest.raises(UsageError, match="no such run or file"):
-        fit(Run.create(tiny(name="a", hooks={"prune": {"start_from": "nowhere"}})))
+    for own, told in (
+        ({"start_from": "nowhere"}, "no such run or file"),
+        ({"every": 1, "iterations": 4}, r"epochs=2: prune .* give epochs=4 "),
+    ):
+        config = tiny(hooks={"prune": own})
+        for refuse in (Prune(**own).check, lambda config: fit(Run.create(config))):  # before there is a run, and in it
+            with pytest.raises(UsageError, match=told):
+                refuse(config)
     other = fit(Run.create(tiny(name="other", epochs=1, model="resnet8", batch_size=256)))
     with pytest.raises(UsageError, match="prune.start_from=.*not weights of this network"):
         fit(Run.create(tiny(name="b", hooks={"prune": {"start_from": str(other.dir)}})))
-    with pytest.raises(UsageError, match=r"epochs=2: prune .* give epochs=4 "):
-        fit(Run.create(tiny(name="c", hooks={"prune": {"every": 1, "iterations": 4}})))
 
 
 def test_targets_of_matrices_and_kernels_are_separate(tiny):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook
-from research.hooks.sparse.snfs import Balance, growth_counts, layer_shares, snfs_step
+from research.hooks.sparse.snfs import Balance, Snfs, growth_counts, layer_shares, snfs_step
 from research.layers.masked import Masked
 from research.run import Run
 from research.train import fit
@@ -106,5 +106,7 @@ def test_events_come_at_the_ends_of_epochs_and_the_last_has_none(tiny):
 
 
 def test_sgd_without_momentum_is_refused(tiny):
-    with pytest.raises(UsageError, match="snfs: momentum=0"):
-        fit(Run.create(tiny(momentum=0.0, hooks={"snfs": {}})))
+    config = tiny(momentum=0.0, hooks={"snfs": {}})
+    for refuse in (Snfs().check, lambda config: fit(Run.create(config))):
+        with pytest.raises(UsageError, match="momentum=0: leaves snfs nothing to grow by"):
+            refuse(config)

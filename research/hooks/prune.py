@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from research import weights
 from research.arguments import Range
+from research.config import Config
 from research.errors import UsageError
 from research.hooks.sparse.base import Event, MaskHook, sparsity_of_layers
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.distributions import uniform_count
 from research.layers.masked import MASK, Masked, mask_shape
+from research.schedule import total_epochs
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -131,10 +133,17 @@ class Prune(MaskHook):
             targets |= spare_last(targets[last], matrices, last, self.last)
         return targets
 
+    def check(self, config: Config) -> None:
+        self.prune_steps(total_epochs(config), steps_per_epoch=1)
+        if self.start_from:
+            weights_of(self.start_from, config)
+
     def setup(self, run: "Run") -> None:
         self.plan = self.prune_steps(run.epochs, run.steps_per_epoch)
-        if self.start_from:
-            start_from(run, self.start_from)
+        if self.start_from:  # masks are the run's own
+            masks = {name: value for name, value in run.model.state_dict().items() if name.split(".")[-1] == MASK}
+            found = weights_of(self.start_from, run.config)
+            weights.load_into(run.model, found | masks, f"prune.start_from={self.start_from!r}")
         super().setup(run)
 
     def prune_steps(self, epochs: int, steps_per_epoch: int) -> list[int]:
@@ -165,14 +174,13 @@ class Prune(MaskHook):
         run.best_top1 = -math.inf
 
 
-def start_from(run: "Run", source: str) -> None:
-    """Give the run's network the weights in ``source``: of the run's data and model, masks apart.
+def weights_of(source: str, config: Config) -> dict[str, Tensor]:
+    """The weights in ``source`` for a run with ``config``, by name.
 
     Raises:
-        UsageError: they are not there, or do not fit.
+        UsageError: there are none.
     """
     from research.networks import find  # which knows of hooks
 
-    own = {"dataset": run.config.dataset, "model": run.config.model, "model_args": run.config.model_args}
-    masks = {name: value for name, value in run.model.state_dict().items() if name.split(".")[-1] == MASK}
-    weights.load_into(run.model, find(Path(source), assumed=own).tensors | masks, f"prune.start_from={source!r}")
+    assumed = {"dataset": config.dataset, "model": config.model, "model_args": config.model_args}
+    return find(Path(source), assumed=assumed).tensors

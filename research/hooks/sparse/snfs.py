@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from torch import Tensor
 
 from research.arguments import Range
+from research.config import Config
 from research.errors import UsageError
 from research.hooks.sparse.base import Event, SparseHook
 from research.hooks.sparse.criteria import drop_smallest
@@ -117,9 +118,12 @@ class Snfs(SparseHook):
     final_rate: Annotated[float, Range(least=0, most=1), "and at the end of training"] = 0.005
     redistribution: Annotated[Redistribution, "a layer grows by its momentum, or by its active units"] = "momentum"
 
+    def check(self, config: Config) -> None:
+        if config.optimizer == "sgd" and config.momentum == 0:
+            raise UsageError("momentum=0: leaves snfs nothing to grow by; give momentum=0.9, or use rigl")
+
     def setup(self, run: "Run") -> None:
-        if run.config.optimizer == "sgd" and run.config.momentum == 0:
-            raise UsageError("snfs: momentum=0: there is no momentum to grow by; give momentum=0.9 or use rigl")
+        self.check(run.config)
         super().setup(run)
         self._balance: Balance | None = None  # known once masks are final
 
