@@ -181,6 +181,9 @@ def test_only_and_keep_name_layers():
     assert substitute(Small(), "sep:only=stem|b").replaced == ("stem", "b")
     assert substitute(Small(), "hashed:keep=gr*").replaced == ("a", "b")
     assert substitute(create_model("resnet8"), "sep:only=layer2").replaced == ("layer2.0.conv1", "layer2.0.conv2")
+    model = create_model("wrn-10-1")
+    assert substitute(model, "sep:only=group3").replaced == ("group3.0.conv1", "group3.0.conv2")  # no shortcut
+    assert substitute(model, "sep:only=group3.0.shortcut").replaced == ("group3.0.shortcut",)
     with pytest.raises(UsageError, match="no layer is named 'bb'"):
         substitute(Small(), "sep:only=bb")
     with pytest.raises(UsageError, match="layer 'grouped' cannot be replaced: needs groups=1"):

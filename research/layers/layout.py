@@ -6,6 +6,7 @@ first convolution is kept), and ``replaced_linear``, patterns of linear layers t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -60,8 +61,9 @@ def layout(
 ) -> Layout:
     """What ``spec`` replaces in ``model``: every convolution but the first, depthwise ones, and what cannot be.
 
-    ``spec.options.only`` and ``keep`` narrow that; so may the network. With ``input_shape`` (C, H, W), multiply-adds
-    are counted too.
+    ``spec.options.only`` and ``keep`` narrow that; so may the network. A layer whose own name ``only`` gives, not just
+    that of a part of the network, is replaced whatever else is said. With ``input_shape`` (C, H, W), multiply-adds are
+    counted too.
 
     Raises:
         UsageError: nothing would be replaced, a pattern fits no layer, or ``only`` names a layer that cannot be.
@@ -69,26 +71,29 @@ def layout(
     layers = {n: m for n, m in units(model) if isinstance(m, (nn.Conv2d, nn.Linear, Substitute))}
     only, keep = (_split(pattern, layers) for pattern in (spec.options.only, spec.options.keep))
     first = next((name for name, layer in layers.items() if not isinstance(layer, nn.Linear)), None)
-    own_keep = getattr(model, "kept_layers", None)
-    linear = getattr(model, "replaced_linear", ())
-    replaced, kept = {}, {}
-    for name, layer in layers.items():
-        if only:
-            reason = None if matches(name, only) else "not among only="
-        elif isinstance(layer, nn.Linear):
-            reason = None if matches(name, linear) else "linear"
-        elif own_keep is not None:
-            reason = "kept by the network" if matches(name, own_keep) else None
-        else:
-            reason = "first convolution" if name == first else None
-        reason = "keep=" if matches(name, keep) else reason
-        reason = reason or _unsuitable(layer, spec, named=bool(only))
-        if reason and only and matches(name, only) and not matches(name, keep):
-            raise UsageError(f"substitute={str(spec)!r}: layer {name!r} cannot be replaced: {reason}")
-        if reason:
-            kept[name] = reason
-        else:
-            replaced[name] = layer
+    own_keep, linear = getattr(model, "kept_layers", (first or "",)), getattr(model, "replaced_linear", ())
+
+    def why_kept(name: str, layer: nn.Module) -> str | None:
+        named = any(fnmatchcase(name, pattern) for pattern in only)  # itself, not what it is part of
+        if matches(name, keep):
+            return "keep="
+        if only and not matches(name, only):
+            return "not among only="
+        if not named:
+            if isinstance(layer, nn.Linear) and not matches(name, linear):
+                return "linear"
+            if matches(name, own_keep):
+                return "first convolution" if name == first else "by the network"
+            if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1:
+                return "depthwise"
+        unsuitable = _unsuitable(layer, spec)
+        if unsuitable and named:
+            raise UsageError(f"substitute={str(spec)!r}: layer {name!r} cannot be replaced: {unsuitable}")
+        return unsuitable
+
+    reasons = {name: why_kept(name, layer) for name, layer in layers.items()}
+    replaced = {name: layers[name] for name, reason in reasons.items() if reason is None}
+    kept = {name: reason for name, reason in reasons.items() if reason is not None}
     if not replaced:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(kept.items())[:3]) or "it has no convolutions"
         raise UsageError(f"substitute={str(spec)!r}: replaces nothing in {type(model).__name__} ({why})")
@@ -114,24 +119,14 @@ def _split(patterns: str, layers: Iterable[str]) -> list[str]:
     return split
 
 
-def _unsuitable(layer: nn.Module, spec: Spec, named: bool) -> str | None:
-    """Why this layer cannot be replaced, or better is not unless somebody asks for it by name."""
+def _unsuitable(layer: nn.Module, spec: Spec) -> str | None:
+    """Why this layer cannot be replaced."""
     try:
-        geometry = Geometry.of(layer)
+        return spec.layer.unsupported(Geometry.of(layer), **spec.arguments)
     except UsageError as error:
         return str(error)
-    if geometry.groups == geometry.c_in > 1 and not named:
-        return "depthwise"
-    return spec.layer.unsupported(geometry, **spec.arguments)
 
 
 def _size(shape: tuple[int, ...]) -> Pair:
     """Of an input without its batch axis: (C, H, W), or (…, C) of a linear layer."""
-    return tuple(shape[1:]) if len(shape) == 3 else (_tokens(shape), 1)
-
-
-def _tokens(shape: tuple[int, ...]) -> int:
-    n = 1
-    for size in shape[:-1]:
-        n *= size
-    return n
+    return tuple(shape[1:]) if len(shape) == 3 else (math.prod(shape[:-1]), 1)
