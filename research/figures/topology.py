@@ -1,0 +1,231 @@
+"""NN-Mass: what it says of accuracy and of LDI, and which networks share it (Bhardwaj, Li and Marculescu 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from research.errors import UsageError
+from research.figures.style import PAGE, PALETTE, colours, ramp, style
+
+MARKERS = "osD^vP*Xhd<>"
+LABELS = {
+    "nn_mass": "NN-Mass",
+    "params": "parameters",
+    "top1": "test accuracy (%)",
+    "ldi_exact": "LDI (mean singular value)",
+    "ldi_reference": "LDI, published slopes",
+}
+
+
+def accuracy_against_mass(networks: pd.DataFrame, correlated: pd.DataFrame | None = None) -> Figure:
+    """Accuracy against NN-Mass, and against parameters; colour and marker are depth. Bars: one deviation over seeds.
+
+    ``networks`` is :func:`research.topology_frames.over_seeds` of one population. Where some have no links and others
+    do, a second row shows those that do. ``correlated`` (:func:`research.topology_frames.correlations`) writes Spearman
+    with its interval over networks into the panels.
+
+    Raises:
+        UsageError: no accuracy was measured.
+    """
+    networks = networks.dropna(subset="top1")
+    if networks.empty:
+        raise UsageError("no run with NN-Mass has finished, so there is no accuracy to draw")
+    linked = networks[networks["nn_mass"] > 0]
+    parts = [networks] if len(linked) in (0, len(networks)) else [networks, linked]
+    looks = _looks(networks)
+    with style():
+        size = (PAGE, 0.5 + 2.1 * len(parts))
+        figure, axes = plt.subplots(len(parts), 2, figsize=size, sharey="row", squeeze=False, layout="constrained")
+        for part, row in zip(parts, axes, strict=True):
+            for axis, x in zip(row, ("nn_mass", "params"), strict=True):
+                _points(axis, part, x, "top1", looks)
+                _told(axis, correlated, x, "top1", part is linked)
+                axis.set_xlabel(LABELS[x] + (", networks with links" if part is linked else ""))
+            row[0].set_ylabel(LABELS["top1"])
+            row[1].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value >= 1e6 else f"{value:,.0f}")
+            row[1].xaxis.set_major_locator(MaxNLocator(5))
+        _legend(figure, looks)
+        plt.close(figure)
+    return figure
+
+
+def ldi_against_mass(networks: pd.DataFrame, correlated: pd.DataFrame | None = None) -> Figure:
+    """LDI before training against NN-Mass, exact and as the published program computes it, where that was measured.
+
+    Bars: one deviation over initialisations. Arguments as of :func:`accuracy_against_mass`.
+
+    Raises:
+        UsageError: no LDI was measured.
+    """
+    panels = [name for name in ("ldi_exact", "ldi_reference") if networks[name].notna().any()]
+    if not panels:
+        raise UsageError("no run has LDI, so there is none to draw; measure it with a study's ldi: [exact]")
+    looks = _looks(networks)
+    with style():
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(PAGE, 2.7), squeeze=False, layout="constrained", width_ratios=(3, 2)[: len(panels)]
+        )
+        for axis, y in zip(axes[0], panels, strict=True):
+            _points(axis, networks, "nn_mass", y, looks)
+            _told(axis, correlated, "nn_mass", y)
+            axis.set(xlabel=LABELS["nn_mass"], ylabel=LABELS[y])
+        _legend(figure, looks)
+        plt.close(figure)
+    return figure
+
+
+def accuracy_against_ldi(networks: pd.DataFrame, correlated: pd.DataFrame | None = None) -> Figure:
+    """Accuracy after training against exact LDI before it; on the right, networks with links only.
+
+    Raises:
+        UsageError: no network has both.
+    """
+    networks = networks.dropna(subset=["top1", "ldi_exact"])
+    if networks.empty:
+        raise UsageError("no network has both accuracy and LDI, so they cannot be drawn against each other")
+    linked = networks[networks["nn_mass"] > 0]
+    parts = [networks] if len(linked) in (0, len(networks)) else [networks, linked]
+    looks = _looks(networks)
+    with style():
+        figure, axes = plt.subplots(1, len(parts), figsize=(PAGE, 2.7), squeeze=False, layout="constrained")
+        for axis, part in zip(axes[0], parts, strict=True):
+            _points(axis, part, "ldi_exact", "top1", looks)
+            _told(axis, correlated, "ldi_exact", "top1", part is linked)
+            axis.set_xlabel("LDI before training" + (", networks with links" if part is linked else ""))
+        axes[0, 0].set_ylabel(LABELS["top1"])
+        _legend(figure, looks)
+        plt.close(figure)
+    return figure
+
+
+def singular_values(values: Mapping[int, Mapping[float, np.ndarray]], bins: int = 40) -> Figure:
+    """How the singular values of all layers' Jacobians are distributed before training, for each NN-Mass.
+
+    ``values``: depth -> NN-Mass -> singular values of any number. A panel a depth; dashes are means.
+    """
+    widest = max(float(np.quantile(v, 0.999)) for of_mass in values.values() for v in of_mass.values())
+    edges = np.linspace(0, widest, bins + 1)
+    with style():
+        figure, axes = plt.subplots(
+            1, len(values), figsize=(PAGE, 2.4), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axis, (depth, of_mass) in zip(axes[0], values.items(), strict=True):
+            for (mass, found), colour in zip(of_mass.items(), colours(len(of_mass)), strict=True):
+                label = f"mass {mass:.0f}: {found.mean():.3f} ± {found.std():.3f}"
+                axis.hist(found, edges, density=True, histtype="step", color=colour, linewidth=1.1, label=label)
+                axis.axvline(found.mean(), color=colour, linestyle="--", linewidth=0.8)
+            axis.set(xlabel=f"singular value, depth {depth}", xlim=(0, widest))
+            axis.legend(handlelength=1.2)
+        axes[0, 0].set_ylabel("density")
+        plt.close(figure)
+    return figure
+
+
+def closed_forms(curves: pd.DataFrame, families: pd.DataFrame, mobile: pd.DataFrame) -> Figure:
+    """Networks of equal mass that need no training to be found.
+
+    Left: the cap of MLPs of one width against depth (``curves``). Middle: parameters of CIFAR networks of one mass
+    (``families``). Right: MobileNetV2 by width, and the deeper layout (``mobile``), from the plain network nearest to
+    it in mass. All three are frames of :mod:`research.topology_frames`.
+    """
+    with style():
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE, 2.5), layout="constrained")
+        for (mass, rows), colour in zip(curves.groupby("mass"), colours(curves["mass"].nunique()), strict=True):
+            left.plot(rows["depth"], rows["tc"], color=colour, marker=".")
+            end = (rows["depth"].iloc[-1], rows["tc"].iloc[-1])
+            left.annotate(
+                f"mass {mass:g}", end, (0, 3), textcoords="offset points", ha="right", fontsize=7, color=colour
+            )
+        left.set(xlabel="depth of an MLP", ylabel="links of a layer, at most (tc)", ylim=(0, None))
+        _families(middle, families)
+        _mobilenets(right, mobile)
+        plt.close(figure)
+    return figure
+
+
+def _families(axis: Axes, families: pd.DataFrame) -> None:
+    for (mass, of_mass), colour in zip(families.groupby("mass"), PALETTE, strict=False):
+        for (name, rows), (dash, marker) in zip(of_mass.groupby("network"), (("--", "s"), ("-", "o")), strict=False):
+            label = f"{name}, {mass:g}"
+            axis.plot(rows["cell_depth"], rows["params"], dash, color=colour, marker=marker, label=label)
+    axis.set(xlabel="layers of a cell (CIFAR)", ylabel="parameters", yscale="log")
+    low, high = families["params"].agg(["min", "max"])
+    axis.set_ylim(0.8 * low, 8 * high)  # room for the legend
+    axis.yaxis.set_major_formatter(_millions)
+    axis.legend(loc="upper left", handlelength=1.8)
+
+
+def _mobilenets(axis: Axes, mobile: pd.DataFrame) -> None:
+    plain, deep = mobile[mobile["layout"] == "published"], mobile[mobile["layout"] == "compressed"].iloc[0]
+    twin = plain.loc[(plain["nn_mass"] - deep["nn_mass"]).abs().idxmin()]
+    axis.plot(plain["params"], plain["nn_mass"], "-o", color=PALETTE[0], label="published, by width")
+    for row in plain.itertuples():
+        axis.annotate(f"{row.width_mult:g}", (row.params, row.nn_mass), (3, -9), textcoords="offset points", fontsize=7)
+    axis.plot(deep["params"], deep["nn_mass"], "*", color=PALETTE[1], markersize=8, label="deeper, width 1.1")
+    arrow = {"arrowstyle": "->", "color": "0.4", "linewidth": 0.8}
+    axis.annotate("", (deep["params"], deep["nn_mass"]), (twin["params"], twin["nn_mass"]), arrowprops=arrow)
+    saved = [100 * (deep[cost] / twin[cost] - 1) for cost in ("params", "mult_adds")]
+    told = f"params {saved[0]:+.0f} %\nmult-adds {saved[1]:+.0f} %"
+    axis.text((deep["params"] + twin["params"]) / 2, deep["nn_mass"] * 1.06, told, ha="center", fontsize=7)
+    axis.set(xlabel="parameters (MobileNetV2)", ylabel="NN-Mass", ylim=(0, 1.3 * mobile["nn_mass"].max()))
+    axis.xaxis.set_major_formatter(_millions)
+    axis.legend(loc="lower right", handlelength=1.2)
+
+
+@FuncFormatter
+def _millions(value: float, _) -> str:
+    return f"{value / 1e6:g}M"
+
+
+Looks = Mapping[tuple[int, int], tuple[tuple[float, ...], str]]
+
+
+def _looks(networks: pd.DataFrame) -> Looks:
+    """(width, depth) -> colour and marker; depths by colour, and markers for the widths where there are several."""
+    shapes = sorted(set(zip(networks["width"], networks["depth"], strict=True)), key=lambda shape: shape[::-1])
+    widths, depths = (sorted({shape[at] for shape in shapes}) for at in (0, 1))
+    shades = dict(zip(depths, ramp(len(depths)), strict=True))
+    which = (widths, 0) if len(widths) > 1 else (depths, 1)
+    return {shape: (shades[shape[1]], MARKERS[which[0].index(shape[which[1]]) % len(MARKERS)]) for shape in shapes}
+
+
+def _points(axis: Axes, networks: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
+    """Means with bars of one deviation, of x too where it has one."""
+    for (width, depth), (colour, marker) in looks.items():
+        rows = networks[(networks["width"] == width) & (networks["depth"] == depth)]
+        spread = {f"{way}err": rows[f"{of}_sd"].fillna(0.0) for way, of in (("x", x), ("y", y)) if f"{of}_sd" in rows}
+        axis.errorbar(
+            rows[x], rows[y], **spread,
+            color=colour, marker=marker, markersize=4, linewidth=0, elinewidth=0.8, alpha=0.9,
+        )  # fmt: skip
+
+
+def _legend(figure: Figure, looks: Looks) -> None:
+    several = len({width for width, _ in looks}) > 1
+    handles = [
+        Line2D(
+            [], [], linewidth=0, color=colour, marker=marker, markersize=4,
+            label=f"{width} wide, {depth} deep" if several else f"depth {depth}",
+        )
+        for (width, depth), (colour, marker) in looks.items()
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4 if several else min(8, len(handles)))
+
+
+def _told(axis: Axes, correlated: pd.DataFrame | None, x: str, y: str, linked: bool = False) -> None:
+    """Spearman with its interval over networks, where rising points leave room."""
+    if correlated is None:
+        return
+    which = {"x": x, "y": y, "statistic": "Spearman", "among": "with links" if linked else "all"}
+    found = correlated[np.logical_and.reduce([correlated[key] == value for key, value in which.items()])]
+    for row in found.dropna(subset="value").itertuples():
+        text = f"Spearman {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        axis.text(0.97, 0.05, text, transform=axis.transAxes, ha="right", fontsize=7)
