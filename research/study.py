@@ -9,7 +9,7 @@ An example::
                                           # or a mapping: {plain: {}, gram: {gram: true}} names them
     grid: {lr: [0.1, 0.05]}               # every combination
     seeds: [0, 1, 2]                      # the grid's last dimension
-    together: true                        # train all runs in one process, networks of one shape at once
+    together: true                        # train all runs in one process, dense MLPs of one shape at once
     ldi: [exact]                          # and measure the LDI of each before
 """
 
@@ -43,7 +43,7 @@ class Study:
     runs: Annotated[tuple[Mapping, ...] | Mapping, "alternatives, or name -> alternative, through the grid"] = ({},)
     grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
-    together: Annotated[bool, "train all runs in one process, networks of one shape at once, without notebooks"] = False
+    together: Annotated[bool, "train all runs in one process, dense MLPs of one shape at once, no notebooks"] = False
     ldi: Annotated[tuple[Literal["exact", "reference", "post"], ...], "with together: measured of each before"] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -26,8 +27,8 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     """Run the study in ``path``, ``jobs`` runs at a time, and return an exit code: 1 when some run failed.
 
     Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
-    does not stop the others. Ctrl-C ends every child; the same command continues. A study whose networks train
-    ``together`` is one process; ``jobs`` does not matter.
+    does not stop the others. Ctrl-C ends every child; the same command continues. A study ``together`` is trained in
+    this process, without notebooks; ``jobs`` does not matter.
 
     Raises:
         UsageError: every problem of the file and of any of its runs.
@@ -52,16 +53,49 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
 
 
 def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
-    """Train a study's networks as a population, in this process."""
-    from research.population import fit_population, stackable
+    """Train a study's networks in this process: dense MLPs as a population, all others one after another."""
+    from research.population import MODEL, fit_population, stackable
 
-    configs = [point.config for point in points]
+    stacked = [point.config for point in points if point.config.model == MODEL]
+    alone = [point for point in points if point.config.model != MODEL]
+    problems = [f"ldi={list(study.ldi)}: is measured of {MODEL} networks only"] if study.ldi and alone else []
+    for name, point in itertools.product(("processes", "nodes"), alone):
+        if (given := getattr(point.config, name)) > 1:
+            problems.append(f"{name}={given}: networks that are trained in one process need {name}=1")
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    waiting = [point for point in alone if point.status["status"] != "finished"]
     if dry_run:
-        stackable(configs)
-    else:
-        with interruptible():
-            fit_population(configs, study.ldi)
-    return 0
+        stackable(stacked)
+        return 0
+    preflight(waiting)
+    with interruptible():
+        if stacked:
+            fit_population(stacked, study.ldi)
+        failures = fit_each(waiting)
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def fit_each(points: list[Point]) -> list[str]:
+    """Train every point in this process, one after another; what failed, a line each."""
+    from research.population import threads
+    from research.run import Run
+    from research.train import fit
+
+    failures = []
+    with tqdm(points, unit="run", desc="sweep", disable=not points) as bar:
+        for point in bar:
+            try:
+                with threads(point.config.threads):
+                    fit(Run.create(point.config))
+            except Exception as error:  # of one run; its status has the traceback, and the others go on
+                failures.append(f"{point.dir.name}: {' '.join(str(error).split()) or type(error).__name__}")
+                bar.write(f"FAILED   {point.dir.name}")
+            else:
+                bar.write(f"finished {point.dir.name}{outcome(point)}")
+    return failures
 
 
 def preflight(points: list[Point]) -> None:

@@ -109,6 +109,12 @@ def test_without_batch_norm_resnet18_starts_as_the_same_function():
     torch.testing.assert_close(bare(x), normed(x), rtol=1e-2, atol=1e-3)  # eps of batch norm
 
 
+def test_mnist_mlp_takes_hidden_widths():
+    assert count(create_model("mnist_mlp", hidden=[6, 30])) == 5_276  # the small dense networks of sparse training
+    assert count(create_model("mnist_mlp", hidden=[3, 20])) == 2_678
+    assert check_model("mnist_mlp", {"hidden": [6, 0]}) == ["model_args.hidden=[6, 0]: expected a list of int"]
+
+
 def test_mnist_mlp_has_biases_only_without_batch_norm():
     plain = create_model("mnist_mlp", 10, (1, 28, 28), batch_norm=False)
     assert count(plain) == 266_200 + 410

@@ -193,3 +193,29 @@ def test_alternatives_that_cannot_name_folders_are_refused(runs, tmp_path):
     study.write_text(f"name: s\nruns: {runs}")
     with pytest.raises(UsageError, match="expected a name for folders, and a mapping"):
         read_study(study)
+
+
+def test_together_trains_networks_that_cannot_be_stacked_one_after_another(study, capsys):
+    base = {"model": "mnist_mlp", "model_args": {"hidden": [8]}, "epochs": 1, "device": "cpu", "threads": 1}
+    path = study(together=True, base=base, runs={"plain": {}, "sparse": {"set.sparsity": 0.5}, "far": {"lr": 1e30}})
+    assert sweep(path, dry_run=True) == 0 and not Path("runs").exists()
+    assert sweep(path) == 1
+    said = capsys.readouterr()
+    assert "failed: s-far: " in said.err and "lr=1e+30" in said.err
+    status = {name: Run.open(f"runs/s-{name}").status["status"] for name in ("plain", "sparse", "far")}
+    assert status == {"plain": "finished", "sparse": "finished", "far": "failed"}
+    assert sweep(path) == 1
+    assert "3 runs, 2 finished, 1 to run" in capsys.readouterr().out
+
+
+def test_together_refuses_several_processes_and_ldi_of_other_networks(study):
+    path = study(together=True, ldi=["exact"], base={"processes": 2, "device": "cpu", "model": "mnist_mlp"})
+    with pytest.raises(UsageError, match=r"dense_mlp networks only\nprocesses=2: .* need processes=1"):
+        sweep(path)
+
+
+def test_recorded_sparse_study_is_one_process_of_checked_runs():
+    points = expand(read_study(PROJECT / "notebooks" / "studies" / "sparse-small.yaml"))
+    methods = {name for point in points for name in point.config.hooks}
+    assert {"static_sparse", "set", "dsr", "rigl", "deepr", "prune", "tied"} == methods
+    assert {point.config.seed for point in points} == set(range(5)) and len(points) == 20 * 5

@@ -7,19 +7,22 @@ from typing import Annotated
 
 from torch import nn
 
+from research.arguments import Range
+
 
 def mnist_mlp(
     num_classes: int = 10,
     input_shape: tuple[int, ...] = (1, 28, 28),
     /,
     *,
+    hidden: Annotated[tuple[Annotated[int, Range(least=1)], ...], "widths of the hidden layers"] = (300, 100),
     batch_norm: Annotated[bool, "batch norm after every linear layer, the logits included, instead of biases"] = True,
 ) -> nn.Sequential:
-    """784-300-100-10 on MNIST; other inputs are flattened likewise. ReLU after the two hidden layers.
+    """784-300-100-10 on MNIST; other inputs are flattened likewise. ReLU after the hidden layers.
 
     Weights start uniform in +-1/sqrt(fan_in), biases at 0.
     """
-    widths = [math.prod(input_shape), 300, 100, num_classes]
+    widths = [math.prod(input_shape), *hidden, num_classes]
     layers: list[nn.Module] = [nn.Flatten()]
     for n_in, n_out in zip(widths, widths[1:], strict=False):
         linear = nn.Linear(n_in, n_out, bias=not batch_norm)
