@@ -6,7 +6,7 @@ Legend: N batch, C channels, H and W height and width, k kernel side, dw = depth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -116,7 +116,7 @@ class Substitute(nn.Module):
     Everything that is counted is counted from the geometry alone, before anything is built.
     """
 
-    log_names: ClassVar[Mapping[str, str | Callable[..., str]]] = {}
+    log_names: ClassVar[Mapping[str, str]] = {}
     """Names in the research log -> specs: a regular expression -> the spec, with ``{0}``, … for its groups."""
 
     compressed: ClassVar[tuple[str, ...]] = ()
