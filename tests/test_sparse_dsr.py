@@ -8,7 +8,7 @@ import torch
 from conftest import rows, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparse_goldens import about, golden
+from sparse_goldens import about, golden, replay
 
 from research.config import Config
 from research.errors import UsageError
@@ -80,7 +80,7 @@ def test_events_equal_the_published_code(name):
 
         total, repairs = sum(map(len, killed)), iter(step["randint"])
         if options["rewire_scaling"]:
-            rounds = allocate_legacy(survivors, total, capacity, lambda _: next(repairs))
+            rounds = allocate_legacy(survivors, total, capacity, lambda _, drawn=repairs: next(drawn))
             assert [requested for requested, _ in rounds] == [r["requested"] for r in step["rounds"]]
             assert [grown for _, grown in rounds] == [r["grown"] for r in step["rounds"]]
         stored = [
@@ -88,7 +88,7 @@ def test_events_equal_the_published_code(name):
             for layer in range(layers)
         ]
         wanted = [len(units) for units in stored]
-        event = regrow(tensors, killed, lambda tensor, _: stored[tensors.index(tensor)], lambda *_: wanted)
+        event = regrow(tensors, killed, replay(tensors, stored), lambda *_, wanted=wanted: wanted)
         assert [len(units) for units in event.grown] == step["n_grown"]
         if options["threshold_prune"]:
             assert (
@@ -282,7 +282,7 @@ def test_a_run_stays_sparse_and_its_weights_evaluate_alike(options, tiny):
         4,
         6,
         9,
-    ]  # from the second epoch on every 3, none in the third
+    ]  # then every 3, none in the third epoch
     assert events[0]["pruned"] > 0
     for event in events:
         if options.get("granularity", 4) == 4 and options.get("rounding") != "legacy":

@@ -4,7 +4,6 @@ python tests/benchmarks/sparse.py [--repeats 7] [--models mnist_mlp wrn-28-2 res
 """
 
 import argparse
-import tempfile
 from functools import partial
 from itertools import count
 from time import process_time
