@@ -19,6 +19,7 @@ from research.run import Run
 from research.stack import Stack
 from research.study import read_study
 from research.sweep import sweep
+from research.topology import mlp_configs
 from research.train import fit
 
 
@@ -208,6 +209,16 @@ def test_shapes_and_vectors_make_stacks_of_their_own(mlp):
     runs = fit_population(vectors)
     assert all(run.status["step"] == 120 for run in runs)
     assert json.loads(runs[0].metrics_path.read_text().splitlines()[-1])["top5"] == 100
+
+
+@pytest.mark.slow
+def test_mnist_accuracy_is_that_of_the_published_program(tmp_path, shared_data):
+    """Width 8, depth 8, tc 10, one epoch: 90.78 % there; 89.99 with sd 0.56 over eight seeds of a re-implementation."""
+    settings = {"data_root": str(shared_data), "runs": str(tmp_path), "device": "cpu"}
+    runs = fit_population(mlp_configs(depth=8, tc=10, seeds=range(8), **settings))
+    top1 = [run.last_top1 for run in runs]
+    assert 88 < min(top1) and max(top1) < 92
+    assert 89.2 < sum(top1) / 8 < 90.8
 
 
 def test_a_study_together_is_one_process_and_takes_up_where_it_stopped(mlp, tmp_path, monkeypatch, capsys):
