@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from research.aliases import gram, power_grad, sparse
+from research.aliases import gram, nn_mass, power_grad, sparse
 
 
 def gpus(count: Any) -> dict[str, Any]:
@@ -28,4 +28,5 @@ def meaning(alias: str, value: Any) -> dict[str, Any]:
 
 def translated(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """``given`` with a seed's whole command, if it is one, in the names of this program."""
-    return sparse.translate(given) if sparse.speaks(given) else given
+    seed = next((seed for seed in (sparse, nn_mass) if seed.speaks(given)), None)
+    return seed.translate(given) if seed else given

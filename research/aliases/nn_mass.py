@@ -1,0 +1,227 @@
+"""The command lines of NN-Mass's seed, ``imagenet.py`` and ``train_cifar.py``: their flags, together, as parameters.
+
+``research train arch=mobilenetv2 lr-decay=cos lr=0.05 wd=4e-5 width-mult=1.4`` is a whole command: what its flags leave
+open has the value that the program gives it. Flags may be written with dashes or underscores. What has no meaning for a
+run here is refused, with what to give instead. ``train_mlp.py`` and ``ldi.py`` are the notebook ``topology``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from research.errors import UsageError, nearest
+
+CIFAR = ("dense_depth", "regular_dense")
+IMAGENET = (
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+SAME = {
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "lr",
+    "momentum": "momentum",
+    "weight_decay": "weight_decay",
+    "workers": "workers",
+    "print_freq": "log_interval",
+    "seed": "seed",
+    "data": "data_root",
+}
+SHORT = {
+    "a": "arch",
+    "b": "batch_size",
+    "c": "checkpoint",
+    "d": "data",
+    "e": "evaluate",
+    "j": "workers",
+    "p": "print_freq",
+    "wd": "weight_decay",
+    "learning_rate": "lr",
+    "save_dir": "checkpoint",
+}
+IMAGENET_FLAGS = frozenset("lr_decay step schedule gamma warmup width_mult input_size".split())
+CIFAR_FLAGS = frozenset(
+    "dataset wm width num_cells cell_depth depth tc tc1 tc2 tc3 tc4 augment compat frozen_bn".split()
+)
+REFUSED = {
+    "data_backend": "there is no DALI here; leave it out, or give loader=ffcv",
+    "start_epoch": "a run continues by itself when its command is given again; leave it out",
+    "resume": "a run continues by itself when its command is given again; leave it out",
+    "evaluate": "`research evaluate FILE model=NAME` evaluates weights",
+    "weight": "`research evaluate FILE model=NAME` evaluates weights",
+    "pretrained": "networks start from their seed; `research evaluate FILE model=NAME` evaluates weights",
+    "world_size": "give gpus= or processes=, and nodes= with rendezvous=HOST:PORT for several machines",
+    "rank": "machines number themselves; give nodes= and rendezvous=HOST:PORT on each",
+    "dist_url": "give nodes= and rendezvous=HOST:PORT on each machine",
+    "dist_backend": "it follows from the device; leave it out",
+    "post_fix": "files in a run's folder have fixed names; leave it out",
+    "iter_times": "a run trains one network; give seeds in a study",
+    "num_seg": "is for generated data: `research run topology dataset=linear num_seg=N`",
+    "make_dataset": "is for generated data: `research run topology dataset=linear make_dataset=true`",
+    "train_log_file": "results are rows of the run's metrics.jsonl; `research run topology` writes log lines of MLPs",
+    "res_log_file": "results are rows of the run's metrics.jsonl; `research run topology` writes log lines of MLPs",
+    "sigma_log_file": "`research run topology` measures LDI and writes its log lines",
+    "save_all": "a run keeps its best and its newest weights; leave it out",
+    "save_everyepoch": "a run keeps its best and its newest weights; leave it out",
+    "width_factor": "has no effect in that program; leave it out",
+    "decreasing_lr": "has no effect in that program; leave it out",
+    "result_file": "has no effect in that program; leave it out",
+}
+HARMLESS = {"data_backend": "pytorch", "start_epoch": 0, "resume": "", "weight": "", "iter_times": 1}
+SHARED = frozenset(
+    "dataset schedule step gamma warmup augment compat frozen_bn start_epoch resume evaluate weight rank".split()
+)
+OWN = (IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | {"arch"}) - SHARED
+"""Flags that say by themselves that a command is one of these programs."""
+WARMUP = {"warmup_epochs": 5, "warmup_lr": 0.0, "warmup_first": True}  # from 0, and then the curve
+AUGMENT = {
+    "none": {"crop": "none", "flip": False},
+    "standard": {"crop": "pad", "padding": 4, "flip": True, "cutout": 0},
+    "ref": {},  # of the recipe
+}
+
+
+def speaks(given: Mapping[str, Any]) -> bool:
+    """Whether ``given`` is a command of one of the seed's programs, which call a network ``arch``."""
+    return not {"model", "recipe"} & given.keys() and any(_name(key) in OWN for key in given)
+
+
+def translate(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that the flags ``given`` stand for; keys that are no flags of these programs stay as they are.
+
+    Raises:
+        UsageError: one line for every flag without a meaning here, and every contradiction.
+    """
+    known = SAME.keys() | IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | {"arch", "checkpoint"}
+    flags, rest = {}, {}
+    for key, value in given.items():
+        name = _name(key)
+        own = name in known and not (name == "schedule" and value in ("cosine", "linear", "step", "constant", "table"))
+        if own:
+            flags[name] = value
+        else:
+            rest[key] = value
+    problems = [
+        f"{name}={value}: {REFUSED[name]}"
+        for name, value in flags.items()
+        if name in REFUSED and value is not False and value != HARMLESS.get(name, False)
+    ]
+    arch = flags.get("arch")
+    if isinstance(arch, str) and arch == "mobilenetv2":
+        arch = "mobilenet_v2"
+    shaped = bool(CIFAR_FLAGS & flags.keys() - {"dataset"}) or str(flags.get("dataset")).startswith("cifar")
+    cifar = arch in CIFAR or (arch is None and shaped)
+    if arch not in (*CIFAR, *IMAGENET, None):
+        problems.append(
+            f"arch={arch!r}: expected {' or '.join((*CIFAR, *IMAGENET))}{nearest(arch, (*CIFAR, *IMAGENET))}"
+        )
+    elif cifar:
+        told = _cifar(arch or "dense_depth", flags, problems)
+    else:
+        told = _imagenet(arch or "mobilenet_v2", flags, problems)
+    if problems:
+        raise UsageError("\n".join(problems))
+    told |= {name: flags[flag] for flag, name in SAME.items() if flag in flags}
+    if flags.get("checkpoint"):
+        folder = PurePath(str(flags["checkpoint"]))
+        told |= {"runs": str(folder.parent), "name": folder.name}
+    return told | rest
+
+
+def _name(key: str) -> str:
+    """The long name of a flag."""
+    plain = key.lstrip("-").replace("-", "_")
+    return SHORT.get(plain, plain)
+
+
+def _imagenet(arch: str, flags: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """``imagenet.py``: 90 epochs, step decay every 30, unless told otherwise."""
+    problems += [f"{name}: is a flag of train_cifar.py" for name in sorted(CIFAR_FLAGS & flags.keys() - {"dataset"})]
+    told: dict[str, Any] = {"recipe": "resnet-imagenet-90", "model": arch}
+    if "dataset" in flags:
+        told["dataset"] = flags["dataset"]
+    told |= _schedule(flags, problems)
+    told |= WARMUP if flags.get("warmup") else {}
+    if (width := flags.get("width_mult", 1)) != 1:
+        if arch != "mobilenet_v2":
+            problems.append(
+                f"width_mult={width}: {arch} ignores it in that program; model_args.width={width} is thinner"
+            )
+        told["model_args"] = {"width_mult": width}
+    if isinstance(size := flags.get("input_size", 224), int):
+        told["data_args"] = {"image_size": size, "eval_resize": int(size / 0.875)}
+    else:
+        problems.append(f"input_size={size!r}: expected a whole number of pixels")
+    return told
+
+
+def _schedule(flags: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """``lr-decay``: cos, linear, step (every ``step`` epochs), schedule (at epochs), and step-ref.
+
+    ``step-ref`` is what that program's step does: its exponent is 0 at every iteration, so the rate never falls.
+    """
+    kind, gamma = flags.get("lr_decay", "step"), flags.get("gamma", 0.1)
+    if kind == "step":
+        return {"schedule": "step", "decay_epochs": flags.get("step", 30), "decay_rate": gamma}
+    if kind == "schedule":
+        epochs = flags.get("schedule", (150, 225))
+        epochs = (
+            epochs.split() if isinstance(epochs, str) else epochs if isinstance(epochs, (list, tuple)) else [epochs]
+        )
+        epochs = [int(epoch) if str(epoch).isdigit() else epoch for epoch in epochs]
+        return {"schedule": "step", "milestones": epochs, "decay_rate": gamma}
+    shapes = {"cos": "cosine", "linear": "linear", "step-ref": "constant"}
+    if kind not in shapes:
+        known = ("step", "schedule", *shapes)
+        problems.append(f"lr_decay={kind!r}: expected {' or '.join(known)}{nearest(kind, known)}")
+    return {"schedule": shapes.get(kind, "constant")}
+
+
+def _cifar(arch: str, flags: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """``train_cifar.py``: the recipe of the data set, and the shape of the network."""
+    problems += [f"{name}: is a flag of imagenet.py" for name in sorted(IMAGENET_FLAGS & flags.keys())]
+    dataset, augment = flags.get("dataset", "cifar10"), flags.get("augment", "ref")
+    for name, value, known in (("dataset", dataset, ("cifar10", "cifar100")), ("augment", augment, AUGMENT)):
+        if value not in known:
+            problems.append(f"{name}={value!r}: expected {' or '.join(known)}")
+    if dataset not in ("cifar10", "cifar100"):
+        problems[-1] += "; MLPs are `research run topology dataset=MNIST depth=8 width=8 tc=10`"
+    return {
+        "recipe": f"nn-mass-{dataset}",
+        "model": arch,
+        "model_args": _shape(flags, problems),
+        "data_args": AUGMENT.get(augment, {}),
+    }
+
+
+def _shape(flags: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    for one, other in (("depth", "cell_depth"), ("width", "wm"), *(("tc", f"tc{k}") for k in range(1, 5))):
+        if one in flags and other in flags:
+            problems.append(f"{one} and {other}: say the same; give one")
+    told = {name: flags[name] for name in ("wm", "num_cells", "cell_depth", "compat", "frozen_bn") if name in flags}
+    if "depth" in flags:
+        told["cell_depth"] = flags["depth"]
+    if "width" in flags:
+        told["wm"], rest = divmod(flags["width"], 16) if isinstance(flags["width"], int) else (0, 1)
+        if rest or not told["wm"]:
+            problems.append(f"width={flags['width']}: expected a multiple of 16, the channels of the first cell")
+    cells = flags.get("num_cells", 3)
+    caps = [flags.get(f"tc{k}", default) for k, default in enumerate((40, 80, 125, 200), start=1)]
+    if "tc" in flags:
+        told["tc"] = flags["tc"]
+    elif isinstance(cells, int) and 1 <= cells <= 4:
+        told["tc"] = caps[:cells]
+        problems += [f"tc{k}: there are {cells} cells" for k in range(cells + 1, 5) if f"tc{k}" in flags]
+    else:
+        problems.append(f"num_cells={cells}: expected 1 to 4; for more give tc, or model_args.tc=[...]")
+    return told
