@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from research.arguments import Range
@@ -18,15 +20,22 @@ if TYPE_CHECKING:
 class Ema(Hook):
     """Average the weights over steps: average <- decay * average + (1 - decay) * weights; training is unchanged.
 
-    Buffers (BatchNorm statistics) are averaged too. After every epoch the average is evaluated (rows ``val_ema``) and
-    written to ``ema.safetensors``. Put it after hooks that move weights in ``step_end``.
+    BatchNorm statistics are averaged too; masks and indices are the newest. After every epoch the average is evaluated
+    (rows ``val_ema``) and written to ``ema.safetensors``. Put it after hooks that move weights in ``step_end``.
     """
 
     def __init__(self, decay: Annotated[float, Range(above=0, below=1), "weight of the past at each step"] = 0.9998):
         self.decay = decay
 
     def setup(self, run: Run) -> None:
-        self.averaged = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+        self.averaged = AveragedModel(run.model, multi_avg_fn=self._update, use_buffers=True)
+
+    def _update(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+        """Tensors of one type. Masks, counts and indices are copied: their average would be rounded to another one."""
+        if averaged[0].is_floating_point():
+            get_ema_multi_avg_fn(self.decay)(averaged, current, steps)
+        else:
+            torch._foreach_copy_(averaged, current)
 
     def step_end(self, run: Run) -> None:
         self.averaged.update_parameters(run.model)
