@@ -4,7 +4,6 @@ import inspect
 import os
 import subprocess
 import sys
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from conftest import assert_same_run, rows, weights
 
 from research.arguments import parameters_of
 from research.config import Config
+from research.errors import UsageError
 from research.hooks import HOOKS, Hook
 from research.run import Run
 from research.train import fit
@@ -58,25 +58,47 @@ def test_neutral_settings_leave_training_bit_identical(name, tiny):
 def test_hook_resumes_bit_exactly(name, tiny, monkeypatch):
     monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
     PowerCut.armed = False
-    whole = trained(tiny(**SMALL, name="whole", hooks={name: {}, "power_cut": {}}))
+    hooks = {name: dict(HOOKS[name].exercise), "power_cut": {}}
+    whole = trained(tiny(**SMALL, name="whole", hooks=hooks))
     PowerCut.armed = True
-    config = tiny(**SMALL, name="cut", hooks={name: {}, "power_cut": {}})
+    config = tiny(**SMALL, name="cut", hooks=hooks)
     with pytest.raises(KeyboardInterrupt):
         trained(config)
     assert_same_run(whole, trained(config))
 
 
-@pytest.mark.parametrize(("name", "other"), permutations(HOOKS, 2))
-def test_hooks_compose(name, other, tiny):
-    run = trained(tiny(**SMALL, epochs=2, hooks={name: {}, other: {}}))
-    assert run.status["status"] == "finished"
+def companies() -> list[list[str]]:
+    """Hooks that may run together, as many as possible at once, so that each is in one of these lists."""
+    kinds: dict[str, list[str]] = {}
+    for name, hook in HOOKS.items():
+        kinds.setdefault(hook.exclusive, []).append(name)
+    free = set(kinds.pop("", []))
+    rounds = range(max(map(len, kinds.values()), default=1))
+    chosen = [free | {names[n % len(names)] for names in kinds.values()} for n in rounds]
+    return [[name for name in HOOKS if name in names] for names in chosen]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("names", companies(), ids="-".join)
+def test_hooks_compose(names, order, tiny):
+    hooks = {name: dict(HOOKS[name].exercise) for name in names[::order]}
+    assert trained(tiny(**SMALL, epochs=2, hooks=hooks)).status["status"] == "finished"
+
+
+@pytest.mark.parametrize("kind", sorted({hook.exclusive for hook in HOOKS.values()} - {""}))
+def test_hooks_of_one_exclusive_kind_are_refused_together(kind):
+    names = [name for name in HOOKS if HOOKS[name].exclusive == kind]
+    for name, other in zip(names, names[1:], strict=False):
+        with pytest.raises(UsageError, match=f"{other}: cannot run together with {name}: both decide the {kind}"):
+            Config.load({"hooks": {name: {}, other: {}}})
 
 
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory) -> dict[str, Run]:
     """A run with each hook, all trained by one pair of processes."""
     common = SMALL | {"epochs": 2, "processes": 2, "device": "cpu", "runs": str(tmp_path_factory.mktemp("ranks"))}
-    runs = {name: Run.create(Config.load(common, {"name": name, "hooks": {name: {}}})) for name in HOOKS}
+    exercises = {name: {"name": name, "hooks": {name: dict(hook.exercise)}} for name, hook in HOOKS.items()}
+    runs = {name: Run.create(Config.load(common, given)) for name, given in exercises.items()}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     program = Path(__file__).parent / "ranks.py"
     directories = [run.dir for run in runs.values()]
