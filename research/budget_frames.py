@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -22,10 +21,11 @@ from research.errors import UsageError
 from research.frames import Runs
 from research.groups import Group, group_runs
 from research.measures.cost import Cost, count
+from research.provenance import config_of
 from research.published import load_published
 
 FAMILY = re.compile(r"SepHashed|Hashed|TensorTrain|[A-Za-z]+")  # at the start of a published method's name
-RENAMED = {"conv": "dense", "g": "bottleneck"}
+RENAMED = {"conv": "dense", "tensortrain": "tt", "g": "bottleneck"}  # else the families' own names, in lower case
 NETWORKS = {"WRN-28-10": "wrn-28-10", "WRN-40-2": "wrn-40-2", "WRN-50-2": "wide_resnet50_2", "DARTS": "darts"}
 DATASETS = {"CIFAR-10": "cifar10", "ImageNet": "imagenet"}
 POINT = ["network", "dataset", "family", "setting", "distilled", "params", "mult_adds", "top1_err"]
@@ -77,6 +77,18 @@ def _sizes(config: Config) -> tuple[int, tuple[int, ...]]:
     return classes, (dataset.shape[0], side, side)
 
 
+def counted(runs: Runs) -> list[tuple[Group, Config, Cost]]:
+    """Every group of ``runs`` whose network can be counted, with its configuration and cost."""
+    found = []
+    for group in group_runs(runs):
+        try:
+            config = config_of(group)
+            found.append((group, config, network(config).cost))
+        except UsageError:
+            continue
+    return found
+
+
 def budget_points(runs: Runs) -> pd.DataFrame:
     """A row for every run that has been evaluated: POINT, ``run``, ``configuration``, ``seed`` and results.
 
@@ -87,21 +99,22 @@ def budget_points(runs: Runs) -> pd.DataFrame:
         UsageError: nothing is left.
     """
     frames = []
-    for group in group_runs(runs):
-        try:
-            config = Config.load(json.loads((Path(group.runs["dir"].iloc[0]) / "config.json").read_text()))
-            cost = network(config).cost
-        except UsageError:
-            continue
+    for group, config, cost in counted(runs):
         family, _, setting = (config.substitute or "dense").partition(":")
         known = {"configuration": group.label, "network": config.model, "dataset": config.dataset, "family": family}
         known |= {"setting": setting, "distilled": "distill" in config.hooks}
         known |= {"params": cost.params, "mult_adds": cost.mult_adds}
         frames.append(group.results.dropna(subset="top1_err").assign(**known))
-    points = pd.concat(frames).rename_axis("run").reset_index() if frames else pd.DataFrame(columns=["run", *POINT])
+    points = pd.concat(frames).rename_axis("run").reset_index() if frames else pd.DataFrame()
     if points.empty:
         raise UsageError("no run whose network can be counted has been evaluated yet")
     return points
+
+
+def network_costs(runs: Runs) -> dict[str, Cost]:
+    """The cost of every network among ``runs``, those of students and their own plain training once, largest first."""
+    costs = {f"{config.model} {config.substitute}".strip(): cost for _, config, cost in counted(runs)}
+    return dict(sorted(costs.items(), key=lambda item: -item[1].params))
 
 
 def published_points(networks: Sequence[str] | None = None, table: str = "cheap-convs") -> pd.DataFrame:

@@ -145,7 +145,8 @@ def _changes(config: Mapping[str, Any]) -> dict[str, Any]:
     for owner in ("model_args", "data_args"):
         found |= {f"{owner}.{name}": value for name, value in config.get(owner, {}).items()}
     for hook, given in config.get("hooks", {}).items():
-        changed = {f"{hook}.{name}": value for name, value in without_defaults(hook, given).items()}
+        constructed = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        changed = {f"{hook}.{name}": given[name] for name in without_defaults(hook, constructed)}
         found |= changed or {hook: ""}
     return found
 

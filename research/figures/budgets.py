@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Look(NamedTuple):
 LOOKS = {
     "dense": Look(BLACK, "*", "dense"),
     "generic": Look(BLUE, "o", "generic"),
-    "tensortrain": Look(RED, "s", "tensor train"),
+    "tt": Look(RED, "s", "tensor train"),
     "tucker": Look(GREEN, "D", "Tucker"),
     "shuffle": Look(PINK, "^", "shuffle"),
     "sephashed": Look(SKY, "v", "separable hashed"),
@@ -51,12 +52,14 @@ def look(family: str) -> Look:
     return LOOKS.get(family, Look("0.35", "p", family))
 
 
-def error_against_cost(points: pd.DataFrame, reference: pd.DataFrame | None = None) -> Figure:
+def error_against_cost(
+    points: pd.DataFrame, reference: pd.DataFrame | None = None, reference_label: str = "published"
+) -> Figure:
     """Top-1 error against parameters and against mult-adds, both logarithmic; families by colour and marker.
 
     ``points`` and ``reference`` have the columns of :mod:`research.budget_frames`. Filled markers were trained with a
     teacher, hollow ones without. Points that differ in nothing but their seed are one, with a bar of one standard
-    deviation; points of one family and network are joined. ``reference`` points are grey.
+    deviation; points of one family and network are joined. ``reference`` points are grey, each by itself.
 
     Raises:
         UsageError: there is no point.
@@ -93,8 +96,9 @@ def error_against_cost(points: pd.DataFrame, reference: pd.DataFrame | None = No
             axis.set(xlabel=label, xscale="log")
             _few_ticks(axis)
         axes[0].set_ylabel("top-1 error (%)")
+        grey = reference_label if reference is not None and len(reference) else ""
         taught = set(means["distilled"]) | (set() if reference is None else set(reference["distilled"]))
-        figure.legend(handles=_legend(families, taught, reference), loc="outside lower center", ncols=5)
+        figure.legend(handles=_legend(families, taught, grey), loc="outside lower center", ncols=5)
         plt.close(figure)
     return figure
 
@@ -108,7 +112,7 @@ def _points(axis: Axes, x: pd.Series, y: pd.Series, look: Look, distilled: bool)
     )  # fmt: skip
 
 
-def _legend(families: list[str], taught: set[bool], reference: pd.DataFrame | None) -> list[Line2D]:
+def _legend(families: list[str], taught: set[bool], grey: str) -> list[Line2D]:
     handles = [
         Line2D([], [], linewidth=0, color=look(f).colour, marker=look(f).marker, markersize=MARKER, label=look(f).name)
         for f in families
@@ -119,8 +123,8 @@ def _legend(families: list[str], taught: set[bool], reference: pd.DataFrame | No
             handles.append(
                 Line2D([], [], linewidth=0, color="0.3", marker="o", markersize=MARKER, mfc=face, label=label)
             )
-    if reference is not None and len(reference):
-        handles.append(Line2D([], [], linewidth=0, color=GREY, marker="o", markersize=MARKER, label="published"))
+    if grey:
+        handles.append(Line2D([], [], linewidth=0, color=GREY, marker="o", markersize=MARKER, label=grey))
     return handles
 
 
@@ -183,21 +187,22 @@ def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
     Bars show shares, with the total beside them; a colour is a part of the network, named by what its layers' names
     begin with. White lines part the layers.
     """
-    parts = list(dict.fromkeys(_part(row.layer) for cost in costs.values() for row in cost.rows if row.params))
+    parts = list(
+        dict.fromkeys(_part(row.layer) for cost in costs.values() for row in cost.rows if row.params or row.mult_adds)
+    )
     shades = dict(zip(parts, ramp(len(parts)), strict=True))
     with style():
         figure, axes = plt.subplots(1, 2, figsize=(PAGE, 1.0 + 0.28 * len(costs)), sharey=True, layout="constrained")
         for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
             for place, cost in enumerate(costs.values()):
-                rows = [(_part(row.layer), getattr(row, quantity)) for row in cost.rows]
-                shares = np.array([value for part, value in rows if part in shades], dtype=float)
-                total = sum(value for _, value in rows)
-                shares *= 100 / total
+                rows = [(_part(row.layer), value) for row in cost.rows if (value := getattr(row, quantity))]
+                values = np.array([value for _, value in rows], dtype=float)
+                total, shares = values.sum(), 100 * values / values.sum()
                 axis.barh(
                     place, shares, left=np.cumsum(shares) - shares, height=0.7, linewidth=0.3, edgecolor="white",
-                    color=[shades[part] for part, _ in rows if part in shades],
+                    color=[shades[part] for part, _ in rows],
                 )  # fmt: skip
-                axis.text(101, place, f"{total:.3g}", va="center", fontsize=7)
+                axis.text(101, place, _amount(total), va="center", fontsize=7)
             axis.set(xlabel=f"share of {label} (%)", xlim=(0, 100))
             axis.grid(False)
             axis.spines["left"].set_visible(False)
@@ -213,3 +218,9 @@ def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
 def _part(layer: str) -> str:
     first, _, rest = layer.partition(".")
     return f"{first}.{rest.partition('.')[0]}" if first in ("features", "cells") else first
+
+
+def _amount(number: float) -> str:
+    """Three digits and a letter, as 36.5 M."""
+    power = min(3, max(0, int(math.log10(max(number, 1)) // 3)))
+    return f"{number / 1000**power:.3g} {'kMG'[power - 1] if power else ''}".rstrip()

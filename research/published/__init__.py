@@ -1,7 +1,11 @@
 """Published results as tables, beside which own runs are put: one CSV file a table.
 
-Columns: ``label`` as printed; ``top1`` (percent), ``correct`` of ``images``; ``checkpoint``; whether the recipe of the
-row is ``stated`` or ``inferred``; all others are parameters of runs under their own names.
+``power-grad-imagenet``: ``label`` as printed; ``top1`` (percent), ``correct`` of ``images``; ``checkpoint``; whether
+the recipe of the row is ``stated`` or ``inferred``; all others are parameters of runs under their own names.
+
+``cheap-convs``: every number of the research log of cheap convolutions and of its figures, as printed: errors in
+percent, sizes, times; ``kind`` says which, ``source`` and ``date`` where from (the log, the one before it, a figure),
+and ``note`` what is to be known of it. :func:`research.budget_frames.published_points` makes points of it.
 """
 
 from __future__ import annotations
