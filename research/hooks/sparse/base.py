@@ -124,6 +124,7 @@ class MaskHook(Hook):
         return grad if self.wants_dense_gradient(run) else self.tensors[index].masked(grad)
 
     def epoch_start(self, run: "Run") -> None:
+        _ = self.history  # starts with the masks that training starts with, so before the first event
         for tensor in self.tensors if run.step == 0 else ():
             if len(tensor.active) == 0:
                 run.note(f"no weight of {tensor.name} is active: {tensor.units} units are too few for this sparsity")
