@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from research.errors import UsageError
-from research.hooks.sparse import drop_smallest
+from research.hooks import HOOKS
+from research.hooks.sparse import StaticSparse, drop_smallest
 from research.hooks.sparse.base import forget, regularizer
 from research.layers.masked import Masked, attach_mask, masked_weights
 from research.run import Run
@@ -169,3 +170,24 @@ def test_a_tensor_left_without_weights_is_told(tiny):
     run = fit(Run.create(tiny(epochs=1, hooks={"static_sparse": {"sparsity": 0.9999}})))
     notes = [json.loads(line) for line in run.metrics_path.read_text().splitlines() if '"note"' in line]
     assert any("no weight of 5.weight is active" in note["text"] for note in notes)
+
+
+@pytest.mark.parametrize("granularity", [2, 4])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_l1_trains_as_autograd_of_the_whole_sum_would(granularity, accumulation, tiny):
+    class Whole(StaticSparse):
+        def loss(self, run, loss):
+            return loss + self.l1 * regularizer(self.tensors)
+
+    given, ends = {"sparsity": 0.7, "l1": 1e-2, "granularity": granularity}, []
+    for name, hook in (("added", StaticSparse), ("whole", Whole)):
+        hooks = {"static_sparse": given}
+        run = Run.create(tiny(model="resnet8", epochs=1, accumulation=accumulation, name=name, hooks=hooks))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(HOOKS, "static_sparse", hook)
+            ends.append((weights(fit(run)), rows(run)))
+    (added, losses), (whole, expected) = ends
+    for name, weight in whole.items():
+        torch.testing.assert_close(added[name], weight, rtol=1e-4, atol=1e-6)
+    told = [[row["loss"] for row in found if "loss" in row] for found in (losses, expected)]
+    assert told[0] == pytest.approx(told[1], rel=1e-4)

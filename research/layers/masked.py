@@ -79,6 +79,11 @@ class Masked:
         return self._flat_weight.index_select(0, self.active)
 
     @torch.no_grad()
+    def norm1(self) -> Tensor:
+        """The sum of abs(w) over all weights, a scalar."""
+        return self.values().abs_().sum() if self._elementwise else self.weight.abs().sum()
+
+    @torch.no_grad()
     def magnitudes(self) -> Tensor:
         """Of every active unit (M,): the mean of abs(w) over its weights."""
         if self._elementwise:
@@ -110,12 +115,15 @@ class Masked:
         self._flat_mask[grown] = True
 
     @torch.no_grad()
-    def masked(self, tensor: Tensor) -> Tensor:
-        """A copy of ``tensor``, shaped as the weight, that is exactly 0 outside the mask."""
+    def masked(self, tensor: Tensor, slope: Tensor | float = 0.0) -> Tensor:
+        """A copy of ``tensor + slope * sign(weight)``, shaped as the weight, that is exactly 0 outside the mask."""
+        sloped = isinstance(slope, Tensor) or slope != 0
         if not self._elementwise:
-            return torch.where(self._broadcast, tensor, 0.0)
+            return torch.where(self._broadcast, tensor + slope * self.weight.sign() if sloped else tensor, 0.0)
         out = torch.zeros_like(self.weight, dtype=tensor.dtype)
         kept = tensor.permute(self._order).reshape(-1).index_select(0, self.active)
+        if sloped:
+            kept += self.values().sign_() * slope
         self.flat(out).scatter_(0, self.active, kept)
         return out
 
