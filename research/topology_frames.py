@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -93,18 +94,18 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _population_names(table: pd.DataFrame) -> list[str]:
-    """What kind of network on which data, and what else tells populations from each other."""
+def _population_names(table: pd.DataFrame) -> pd.Series:
+    """What kind of network on which data, and what else tells populations of that kind and data from each other."""
     own = ("seed", "order_seed", "model", "dataset")
-    told = [
-        {key: value for key, value in changes.items() if key not in own and not key.startswith("model_args.")}
-        for changes in table["changes"]
-    ]
-    labels = label_changes(told)
-    return [
-        f"{kind} on {data}" + (f", {label}" if label != "plain" else "")
-        for kind, data, label in zip(table["kind"], table["dataset"], labels, strict=True)
-    ]
+    names = pd.Series("", index=table.index)
+    for (kind, data), part in table.groupby(["kind", "dataset"], sort=False):
+        told = [
+            {key: value for key, value in changes.items() if key not in own and not key.startswith("model_args.")}
+            for changes in part["changes"]
+        ]
+        labels = label_changes(told)
+        names[part.index] = [f"{kind} on {data}" + (f", {label}" if label != "plain" else "") for label in labels]
+    return names
 
 
 def populations(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -204,9 +205,11 @@ def _intervals(statistic: Callable, X: np.ndarray, Y: np.ndarray) -> dict[str, f
 
 def _interval(data: Sequence[np.ndarray], statistic: Callable, **options: Any) -> tuple[float, float]:
     """95 % of the statistic over resamples; those in which nothing varies have none and are left out."""
-    resampled = stats.bootstrap(
-        data, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=0, **options
-    ).bootstrap_distribution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        resampled = stats.bootstrap(
+            data, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=0, **options
+        ).bootstrap_distribution
     return tuple(np.nanquantile(resampled, (0.025, 0.975)))
 
 

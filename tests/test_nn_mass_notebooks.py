@@ -1,0 +1,64 @@
+"""The notebooks of NN-Mass and LDI: without runs, and on networks trained here."""
+
+import re
+
+import nbformat
+import pytest
+
+from research.notebooks import execute, find
+from research.population import fit_population
+from research.topology import mlp_configs
+
+
+def cells(name, monkeypatch, **parameters) -> dict:
+    """A notebook's cells run in this process, which saves starting a kernel; what they left behind."""
+    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
+    names = {"__name__": name}
+    for cell in nbformat.read(find(f"analysis/{name}"), 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", ()):
+                names |= parameters
+    return names
+
+
+@pytest.fixture
+def trained(here):
+    """Nine networks of three shapes on a line, one epoch of six steps, with LDI."""
+    given = {"dataset": "linear", "width": 4, "depth": 5, "tc": [0, 2, 6], "num_seg": 4, "seeds": [0, 1, 2]}
+    configs = mlp_configs("nn-mass", **given, batch_size=2000, device="cpu")
+    return fit_population(configs, ["exact", "reference"])
+
+
+@pytest.mark.parametrize(("name", "figures"), [("nn_mass", []), ("ldi", ["singular values"])])
+def test_without_runs_they_draw_what_needs_none_and_say_what_is_missing(name, figures, here, monkeypatch, capsys):
+    left = cells(name, monkeypatch)
+    assert "no folder of runs at runs" in capsys.readouterr().out
+    assert [name for name, _ in left["drawn"]] == figures and left["said"] == []
+    assert list(here.iterdir()) == []
+
+
+def test_networks_of_one_mass_are_nothing_to_correlate(trained, monkeypatch, capsys):
+    for name in ("nn_mass", "ldi"):
+        cells(name, monkeypatch, runs="runs/*tc-2-*")
+        assert "No two networks of different NN-Mass" in capsys.readouterr().out
+
+
+def test_both_make_one_entry(trained, here, monkeypatch):
+    given = {"log": "log.md", "title": "Small networks", "folder": "kept"}
+    left = cells("ldi", monkeypatch, **given, inits=2, images=20)
+    assert [name.split(" of ")[0] for name, _ in left["drawn"]] == [
+        "singular values",
+        "LDI and mass",
+        "LDI and accuracy",
+    ]
+    done = execute("analysis/nn_mass", given, progress=False)
+    outputs = [output for cell in nbformat.read(done, 4).cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    log = (here / "log.md").read_text()
+    links = re.findall(r"!\[.*\]\((.*)\)", log)
+    assert (
+        len(re.findall("^## ", log, re.M)) == 1 and len(links) == 4 and all((here / link).is_file() for link in links)
+    )
+    assert re.search(r"\| nn_mass \| top1 \| all \| 3 \| 3 \| -?[\d.]+ \[", log)
+    assert re.search(r"\| 5 \| 0.000 \| 0\.\d+ \| ", log)
