@@ -56,14 +56,18 @@ def _network(stored: str) -> Network:
     from research.prepare import weight_decays
 
     config = Config.load(json.loads(stored))
-    classes, shape = _sizes(config)
+    classes, shape = classes_and_shape(config)
     model = network_of(config, classes, shape, torch.device("cpu"))
     decays = sorted(set(weight_decays(model, config).values()), reverse=True)
     return Network(count(model, shape), tuple(decays))
 
 
-def _sizes(config: Config) -> tuple[int, tuple[int, ...]]:
-    """Classes and input shape of the data, from what is known of it before it is read."""
+def classes_and_shape(config: Config) -> tuple[int, tuple[int, ...]]:
+    """Classes and input shape of the data, from what is known of it before it is read.
+
+    Raises:
+        UsageError: a data set whose classes are counted on disk.
+    """
     from research.data.augment import Augment
     from research.data.datasets import arguments, describe
 

@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("--figure", action="append", default=[], metavar="FILE", help="an image for the entry; repeatable")
     log.add_argument("--path", default="research-log.md", metavar="FILE", help="the log (default: research-log.md)")
 
+    export = add("export", export_run, "write a run's best weights for inference: sparse ones without their zeros")
+    export.add_argument("run", help="folder of the run")
+    export.add_argument("--format", default="csr", metavar="csr|dense|2:4", help="see research/export.py (default csr)")
+    export.add_argument("--out", default="", metavar="FILE", help="default: NAME.FORMAT.safetensors here")
+
     add_data_commands(add("data", None, "write, verify and list data").add_subparsers(required=True), add)
     add("doctor", doctor, "check the installation, and say what to do about each problem")
     add("parameters", show_parameters, "list every parameter of a run")
@@ -177,6 +182,16 @@ def write_log(options: argparse.Namespace) -> None:
     for pattern in patterns:
         done = entries.append(load_runs(pattern), options.title, options.note, path=options.path)
         print(done or f"{options.path} has these runs as they are; nothing was added")
+
+
+def export_run(options: argparse.Namespace) -> None:
+    from research.export import export
+
+    done = export(options.run, options.format, options.out)
+    print_table((), [(f"layer {name}", f"{100 * density:.2f} % non-zero") for name, density in done.layers.items()])
+    print(f"{done.bytes:,} bytes, of {done.dense_bytes:,} dense")
+    print(f"outputs within {done.difference:.1e} of the run's on random inputs")
+    print(done.path)
 
 
 def write_data(options: argparse.Namespace) -> None:

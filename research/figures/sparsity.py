@@ -1,0 +1,254 @@
+"""Sparse training: error against density, where the weights are and move to, and how many come and go.
+
+Frames are those of :mod:`research.sparse_frames`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+
+from research.errors import UsageError
+from research.figures.style import PAGE, PALETTE, colours, ramp, style
+from research.sparse_frames import NAMES
+
+BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
+GREY = "0.6"
+MARKER = 5.0
+DASHES = ("-", "--", ":", "-.")
+VARIED = 1.02  # a layer whose density changes by less than this factor does not move
+
+
+class Look(NamedTuple):
+    """Colour and marker of a method; either alone tells it from its neighbours in a figure."""
+
+    colour: str
+    marker: str
+
+
+LOOKS = {
+    "dense": Look(BLACK, "*"),
+    "small": Look(BLACK, "h"),
+    "static_sparse": Look(BLUE, "o"),
+    "deepr": Look(PINK, "v"),
+    "set": Look(ORANGE, "s"),
+    "rigl": Look(GREEN, "^"),
+    "itop": Look(GREEN, "<"),
+    "snfs": Look(SKY, ">"),
+    "dsr": Look(RED, "D"),
+    "prune": Look(SKY, "P"),
+    "tied": Look(PINK, "X"),
+}
+
+
+def look(method: str) -> Look:
+    return LOOKS.get(method, Look("0.35", "p"))
+
+
+def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+    """Top-1 error against density, both logarithmic, a panel a data set; colour and marker are the method.
+
+    Filled: own runs (:func:`~research.sparse_frames.sparse_points`), mean and one standard deviation over seeds, half
+    filled where the sparsity is spread over layers as in Erdos-Renyi graphs; methods of one density stand side by
+    side. Hollow: ``published`` results of the same data and models, in the method's colour where they were trained for
+    as many epochs, grey otherwise.
+
+    Raises:
+        UsageError: there is no point.
+    """
+    if points.empty:
+        raise UsageError("there is no error with a known density to draw")
+    datasets = list(dict.fromkeys(points["dataset"]))
+    methods = [method for method in NAMES if method in set(points["method"])]
+    with style():
+        width = PAGE if len(datasets) > 1 else 4.6
+        figure, axes = plt.subplots(1, len(datasets), figsize=(width, 3.4), squeeze=False, layout="constrained")
+        for axis, dataset in zip(axes[0], datasets, strict=True):
+            own = points[points["dataset"] == dataset]
+            known = published[published["dataset"] == dataset] if published is not None else own[:0]
+            _own_points(axis, own, methods)
+            _published_points(axis, known, methods, set(own["epochs"]))
+            axis.set(xscale="log", yscale="log", xlabel=f"density (% of the dense network's parameters), {dataset}")
+            _plain_ticks(axis)
+        axes[0, 0].set_ylabel("top-1 error (%)")
+        handles = [_handle(look(m).colour, look(m).marker, NAMES[m]) for m in methods]
+        if (points["distribution"] != "uniform").any():
+            handles.append(_handle("0.3", "o", "own, Erdos-Renyi", fillstyle="left"))
+        if published is not None and len(published):
+            handles.append(_handle("0.3", "o", "published, as many epochs", mfc="white"))
+            handles.append(_handle(GREY, "o", "published, other epochs", mfc="white"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        plt.close(figure)
+    return figure
+
+
+def _own_points(axis: Axes, own: pd.DataFrame, methods: list[str]) -> None:
+    same = ["configuration", "method", "distribution"]
+    for (_, method, distribution), rows in own.groupby(same, sort=False):
+        error = 100 - rows["top1"]
+        spread = error.std() if len(error) > 1 else 0.0
+        lower = min(spread, 0.9 * error.mean())  # an error below 0 has no place on the axis
+        axis.errorbar(
+            _beside(rows["density"].mean(), method, methods), error.mean(), [[lower], [spread]],
+            fmt=look(method).marker, color=look(method).colour, markersize=MARKER, elinewidth=0.8, zorder=4,
+            fillstyle="full" if distribution == "uniform" else "left", markerfacecoloralt="white",
+        )  # fmt: skip
+
+
+def _published_points(axis: Axes, known: pd.DataFrame, methods: list[str], epochs: set[int]) -> None:
+    for row in known[known["method"].isin(methods)].itertuples():
+        colour = look(row.method).colour if row.epochs in epochs else GREY
+        axis.plot(
+            _beside(row.density, row.method, methods), 100 - row.top1, marker=look(row.method).marker, linewidth=0,
+            markersize=MARKER, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=0.8, zorder=3,
+        )  # fmt: skip
+
+
+def _beside(density: float, method: str, methods: list[str]) -> float:
+    """A place near ``density`` that is the method's own, so that methods of one density do not cover each other."""
+    return density * 1.045 ** (methods.index(method) - (len(methods) - 1) / 2)
+
+
+def _handle(colour: str, marker: str, label: str, **more: object) -> Line2D:
+    size = {"linewidth": 0, "markersize": MARKER, "markerfacecoloralt": "white"}
+    return Line2D([], [], color=colour, marker=marker, label=label, **size, **more)
+
+
+def _plain_ticks(axis: Axes) -> None:
+    """Numbers at 1, 2 and 5 times the powers of ten, written out."""
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        one.set_major_formatter(lambda value, _: f"{value:g}")
+        one.set_minor_formatter(NullFormatter())
+
+
+def density_by_layer(layers: pd.DataFrame) -> Figure:
+    """Density of every masked layer against epochs, logarithmic: a panel for each configuration in which some moves.
+
+    ``layers`` is :func:`~research.sparse_frames.densities_over_time`. Means over seeds; bands are one standard
+    deviation. Colours run from the first layer (dark) to the last.
+
+    Raises:
+        UsageError: no layer changes its density.
+    """
+    means = layers.groupby(["configuration", "layer", "trained"], sort=False)["density"].agg(["mean", "std"])
+    means = means.reset_index()
+    by_layer = means.groupby(["configuration", "layer"])["mean"]
+    moving = (by_layer.max() > VARIED * by_layer.min()).groupby("configuration").any()
+    shown = [name for name in dict.fromkeys(means["configuration"]) if moving[name]]
+    if not shown:
+        raise UsageError("no layer changes its density in these runs")
+    names = list(dict.fromkeys(means["layer"]))
+    shades = dict(zip(names, ramp(len(names)), strict=True))
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    with style():
+        figure, axes = plt.subplots(
+            lines, columns, figsize=(PAGE * max(2, columns) / 4, 0.6 + 1.7 * lines), sharex=True, sharey=True,
+            squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for axis, name in zip(axes.flat, shown, strict=False):
+            for layer, rows in means[means["configuration"] == name].groupby("layer", sort=False):
+                rows = rows.sort_values("trained")
+                axis.plot(rows["trained"], 100 * rows["mean"], color=shades[layer], marker="o", markersize=2)
+                low, high = (rows["mean"] + sign * rows["std"].fillna(0.0) for sign in (-1, 1))
+                axis.fill_between(rows["trained"], 100 * low, 100 * high, color=shades[layer], alpha=0.2, linewidth=0)
+            axis.set(yscale="log", title=name)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+        for axis in axes.flat[len(shown) :]:
+            axis.set_axis_off()
+        for axis in axes.flat[max(0, len(shown) - columns) : len(shown)]:  # those with nothing below
+            axis.set(xlabel="epochs trained")
+            axis.tick_params(labelbottom=True)
+        for axis in axes[:, 0]:
+            axis.set(ylabel="density of the layer (%)")
+        ends = names if len(names) <= 6 else [names[0], names[-1]]
+        handles = [Line2D([], [], color=shades[name], label=name.removesuffix(".weight")) for name in ends]
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, title="layer", title_fontsize=7)
+        plt.close(figure)
+    return figure
+
+
+def reallocation(found: pd.DataFrame) -> Figure:
+    """Threshold and rewired units of every event against steps: a line a run, a colour a configuration.
+
+    ``found`` is :func:`~research.sparse_frames.events`; methods that act in every step are left out. Dashed: the units
+    that an event is to kill, where the method is told a number.
+
+    Raises:
+        UsageError: no method has events with a threshold.
+    """
+    found = found[found["method"] != "deepr"]
+    if "threshold" not in found or found["threshold"].isna().all():
+        raise UsageError("no event has a threshold: none of these runs is DSR's")
+    names = list(dict.fromkeys(found.loc[found["threshold"].notna(), "configuration"]))
+    shades = dict(zip(names, colours(len(names)), strict=True))
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained")
+        for (name, _), rows in found[found["configuration"].isin(names)].groupby(["configuration", "run"], sort=False):
+            rows = rows.sort_values("step")
+            axes[0].step(rows["step"], rows["threshold"], where="post", color=shades[name], linewidth=0.7, alpha=0.7)
+            axes[1].plot(rows["step"], rows["pruned"], color=shades[name], linewidth=0.7, alpha=0.7)
+        for k in sorted(set(found["k"].dropna())):
+            axes[1].axhline(k, color="0.3", linestyle="--", linewidth=0.8)
+        axes[0].set(yscale="log", xlabel="optimizer step", ylabel="threshold H of the event")
+        axes[1].set(yscale="log", xlabel="optimizer step", ylabel="units killed and regrown")
+        axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[1].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes[1].yaxis.set_minor_formatter(NullFormatter())
+        handles = [Line2D([], [], color=shades[name], label=name) for name in names]
+        handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=0.8, label="K"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        plt.close(figure)
+    return figure
+
+
+def coverage_and_survival(history: pd.DataFrame) -> Figure:
+    """Units that were ever active, that outlived the last epoch, and that are left of the initial ones, against epochs.
+
+    ``history`` is :func:`~research.sparse_frames.network_history`; means over seeds. A colour and marker is a method,
+    a dash its configuration.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if history.empty:
+        raise UsageError("no run with masks has finished an epoch")
+    panels = {
+        "coverage": "ever active, Rs (% of all)",
+        "kept": "still active after an epoch (%)",
+        "survived": "left of the initial ones (%)",
+    }
+    means = history.groupby(["configuration", "method", "trained"], sort=False)[list(panels)].mean().reset_index()
+    dashes, seen = {}, {}
+    for name, method in means[["configuration", "method"]].drop_duplicates().itertuples(index=False):
+        dashes[name] = DASHES[seen.get(method, 0) % len(DASHES)]
+        seen[method] = seen.get(method, 0) + 1
+    with style():
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 3.1), layout="constrained")
+        for axis, (quantity, label) in zip(axes, panels.items(), strict=True):
+            for (name, method), rows in means.groupby(["configuration", "method"], sort=False):
+                axis.plot(
+                    rows["trained"], 100 * rows[quantity], color=look(method).colour, marker=look(method).marker,
+                    linestyle=dashes[name], linewidth=0.9, label=name,
+                )  # fmt: skip
+            axis.set(xlabel="epochs trained", ylabel=label)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+        axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
+        for axis in axes[1:]:
+            axis.set_ylim(-3, 103)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        plt.close(figure)
+    return figure

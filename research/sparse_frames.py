@@ -1,0 +1,311 @@
+"""Sparse training -> frames: what each run reached at which density, where its weights are, what its events did.
+
+A density is a share of parameters that training can set: of a layer, its active weights; of a network, its learnable
+parameters over those of the largest network of the same data among the runs. Tied layers count the values of their
+banks, so that every method is a point on one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from research import weights
+from research.budget_frames import network
+from research.config import Config
+from research.errors import UsageError
+from research.frames import Runs, word
+from research.groups import Group, group_runs
+from research.hooks import HOOKS
+from research.layers.masked import MASK
+from research.provenance import config_of
+from research.published import load_published
+
+NAMES = {
+    "dense": "dense",
+    "small": "small dense",
+    "static_sparse": "static sparse",
+    "deepr": "DeepR",
+    "set": "SET",
+    "rigl": "RigL",
+    "itop": "ITOP",
+    "snfs": "SNFS",
+    "dsr": "DSR",
+    "prune": "pruning",
+    "tied": "tied",
+    "snip": "SNIP",
+}
+"""Methods as papers write them, in the order in which tables and legends have them."""
+
+PUBLISHED_SIZES = {  # parameters of the dense network, and those of them that the DSR paper makes sparse
+    "mnist_mlp": (267_020, 266_200),
+    "wrn-28-2": (1_467_610, 1_451_520),
+    "resnet50": (25_557_032, 22_724_608),
+}
+ALL_OF_RESNET = 25_502_912  # weights that RigL and ITOP make sparse: of all convolutions and the classifier
+SMALL_RESNET = {0.8: 8_167_095, 0.9: 5_771_217}  # of widths 0.54 and 0.46
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run's network holds: ``params`` without zeros of masks, ``stored`` with them, layer by layer."""
+
+    stored: int
+    masked: dict[str, int]  # weights of every tensor that has a mask
+    unmasked: int  # learnable parameters beside those
+    initial: dict[str, float]  # densities of the masked tensors before the first step
+    mult_adds: dict[str, float]  # of one input, with every weight, by layer
+
+    def params(self, density: dict[str, float]) -> int:
+        """Learnable parameters at these densities of the masked tensors."""
+        return self.unmasked + round(sum(n * density[name] for name, n in self.masked.items()))
+
+    def sparse_mult_adds(self, density: dict[str, float]) -> float:
+        """Multiply-adds of one input that do not multiply by a zero of a mask; biases as their layer's weights."""
+        return sum(cost * density.get(f"{layer}.weight", 1.0) for layer, cost in self.mult_adds.items())
+
+
+def sizes(config: Config, directory: Path) -> Sizes:
+    """The sizes of the run in ``directory``, from its best weights.
+
+    Raises:
+        UsageError: it has none yet, or its network cannot be counted.
+    """
+    tensors = weights.read(directory / "best.safetensors").tensors
+    own = {name: value for name, value in tensors.items() if value.is_floating_point() and ".running_" not in name}
+    masks = {name.removesuffix("_mask"): mask for name, mask in tensors.items() if name.split(".")[-1] == MASK}
+    masked = {name: own[name].numel() for name in masks}
+    learnable = sum(value.numel() for value in own.values())
+    untied = replace(config, hooks={name: given for name, given in config.hooks.items() if name != "tied"})
+    cost = network(untied).cost
+    initial = {}
+    for row in cost.rows:
+        if (name := f"{row.layer}.weight") in masked:
+            bias = row.params - masked[name]
+            initial[name] = (row.nonzeros - bias) / masks[name].numel()  # what is counted of a mask is its units
+    mult_adds = {row.layer: row.mult_adds for row in cost.rows}
+    return Sizes(max(learnable, cost.params), masked, learnable - sum(masked.values()), initial, mult_adds)
+
+
+def method_of(config: Config) -> str:
+    """The hook that decides the masks, or ``"dense"``."""
+    return next((name for name in config.hooks if HOOKS[name].exclusive == "masks"), "dense")
+
+
+def sparse_groups(runs: Runs) -> list[tuple[Group, str, str]]:
+    """Groups of runs with their method and a short name: the method, its sparsity, and what else tells it apart."""
+    found = [(group, method_of(config_of(group))) for group in group_runs(runs)]
+    named = []
+    for group, method in found:
+        told = [other.changes for other, own in found if own == method]
+        differing = [key for key in group.changes if len({repr(changes.get(key)) for changes in told}) > 1]
+        words = [word(key.removeprefix(f"{method}."), group.changes[key]) for key in differing]
+        words = [each.removeprefix("model_args.") for each in words if not each.startswith("sparsity=")]
+        sparsity = group.changes.get(f"{method}.sparsity")
+        asked = [] if sparsity is None else [f"{sparsity:g}"]
+        named.append((group, method, " ".join([NAMES.get(method, method), *asked, *words])))
+    return named
+
+
+def sparse_points(runs: Runs) -> pd.DataFrame:
+    """A row for every run that has been evaluated.
+
+    Columns: run, configuration, method, dataset, model, seed, sparsity (as asked for), distribution (of it over
+    layers), params (learnable), density (percent, see above), mult_adds, sparse_mult_adds, step_ms (the shortest epoch
+    over its steps, wall clock), epochs, top1 (percent, last epoch).
+
+    Raises:
+        UsageError: there is none.
+    """
+    layers, steps, rows, stored = layer_densities(runs), step_times(runs), [], {}
+    for group, method, name in sparse_groups(runs):
+        config = config_of(group)
+        for run in group.runs[group.runs["last_top1"].notna()].itertuples():
+            held = sizes(config, Path(run.dir))
+            mine = layers[layers["run"] == run.name]
+            density = dict(mine[mine["trained"] == mine["trained"].max()][["layer", "density"]].itertuples(index=False))
+            density = held.initial | density
+            given = config.hooks.get(method, {})
+            known = {"configuration": name, "method": method, "dataset": config.dataset, "model": config.model}
+            known |= {"seed": run.seed, "params": held.params(density), "epochs": run.epoch}
+            known |= {"sparsity": given.get("sparsity", np.nan), "distribution": given.get("distribution", "uniform")}
+            known |= {"mult_adds": sum(held.mult_adds.values()), "sparse_mult_adds": held.sparse_mult_adds(density)}
+            rows.append({"run": run.name, **known, "step_ms": steps.get(run.name, np.nan), "top1": run.last_top1})
+            stored[config.dataset] = max(held.stored, stored.get(config.dataset, 0))
+    if not rows:
+        raise UsageError("no run has been evaluated yet")
+    points = pd.DataFrame(rows)
+    whole = points["dataset"].map(stored)
+    points["density"] = 100 * points["params"] / whole
+    points.loc[(points["method"] == "dense") & (points["params"] < whole), "method"] = "small"
+    small = points["configuration"].str.startswith("dense ") & (points["method"] == "small")
+    points.loc[small, "configuration"] = "small " + points.loc[small, "configuration"]
+    order = points["method"].map({method: place for place, method in enumerate(NAMES)}).rename("order")
+    return points.iloc[np.lexsort((points["seed"], -points["density"], order))].reset_index(drop=True)
+
+
+def published_sparse(models: Sequence[str] | None = None, verified: bool = True) -> pd.DataFrame:
+    """The published results: method, setting, model, dataset, sparsity, epochs, top1, std, params, density, source.
+
+    ``models`` keeps those only; ``verified`` leaves out rows that no one has compared with their source. Sizes follow
+    from the sparsity and the layers that are sparse in the source.
+    """
+    rows = load_published("sparse")
+    rows = rows[rows["model"].isin(PUBLISHED_SIZES if models is None else models)]
+    rows = rows[rows["verification"] != "unverified"] if verified else rows
+    return rows.assign(**_published_sizes(rows)).reset_index(drop=True)
+
+
+def _published_sizes(rows: pd.DataFrame) -> dict[str, list[float]]:
+    params = []
+    for row in rows.itertuples():
+        dense, sparse = PUBLISHED_SIZES[row.model]
+        if row.model == "resnet50" and "Mostafa" not in row.source:
+            sparse = ALL_OF_RESNET
+        size = dense - row.sparsity * sparse
+        if row.method == "small" and row.model == "resnet50" and "Mostafa" in row.source:
+            size = SMALL_RESNET[row.sparsity]
+        if row.method == "small" and row.model == "mnist_mlp":
+            size = {0.98: 5_276, 0.99: 2_678}[row.sparsity]
+        params.append(round(size))
+    whole = [PUBLISHED_SIZES[model][0] for model in rows["model"]]
+    return {"params": params, "density": [100 * p / w for p, w in zip(params, whole, strict=True)]}
+
+
+# -- over training ------------------------------------------------------------------------------------------------
+
+
+def layer_densities(runs: Runs) -> pd.DataFrame:
+    """A row for every masked layer after every epoch: run, trained (epochs), step, layer, active, density, coverage,
+    kept (active after the epoch before too), survived (of the initial ones)."""
+    rows = runs.metrics
+    rows = rows[rows["split"] == "sparse"]
+    keys, values = ["run", "epoch", "step", "layer"], ["active", "density", "coverage", "kept", "survived"]
+    if rows.empty:
+        return pd.DataFrame(columns=["run", "trained", "step", "layer", *values])
+    wide = rows.pivot(index=keys, columns="metric", values="value")
+    wide = wide.reindex(columns=values).reset_index().rename_axis(columns=None)
+    return wide.assign(trained=wide.pop("epoch") + 1)
+
+
+def densities_over_time(runs: Runs) -> pd.DataFrame:
+    """:func:`layer_densities` with the configuration, and the densities before the first step as ``trained`` 0."""
+    layers, parts = layer_densities(runs), []
+    for group, method, name in sparse_groups(runs):
+        config = config_of(group)
+        for run in group.runs.itertuples():
+            mine = layers[layers["run"] == run.name]
+            if mine.empty:
+                continue
+            start = sizes(config, Path(run.dir)).initial
+            first = pd.DataFrame({"run": run.name, "trained": 0, "layer": list(start), "density": list(start.values())})
+            parts.append(pd.concat([first, mine]).assign(configuration=name, method=method))
+    if not parts:
+        raise UsageError("no run has finished an epoch with masks")
+    return pd.concat(parts, ignore_index=True)
+
+
+def network_history(runs: Runs) -> pd.DataFrame:
+    """Of every run after every epoch, over all masked layers: configuration, method, run, trained, and shares of units.
+
+    ``coverage`` (Rs): of all units, those active at least once; ``kept``: of those active an epoch before, those still
+    active; ``survived``: of the initially active ones.
+    """
+    layers = densities_over_time(runs)
+    layers["units"] = (layers["active"] / layers["density"]).groupby([layers["run"], layers["layer"]]).transform("max")
+    layers["active"] = layers["density"] * layers["units"]
+    by_layer = layers.groupby(["run", "layer"], sort=False)["active"]
+    layers["before"], layers["first"] = by_layer.shift(), by_layer.transform("first")
+    of = {"coverage": "units", "kept": "before", "survived": "first"}
+    for share, whole in of.items():
+        layers[share] *= layers[whole]
+    later = layers[layers["trained"] > 0]
+    keys = ["configuration", "method", "run", "trained"]
+    sums = later.groupby(keys, sort=False)[[*of, *of.values()]].sum()
+    return pd.DataFrame({share: sums[share] / sums[whole] for share, whole in of.items()}).reset_index()
+
+
+def events(runs: Runs) -> pd.DataFrame:
+    """Every rewiring event: configuration, method, run, step, epoch, k (asked for) and what its row has, as pruned,
+    grown, density, threshold. A method that acts in every step, as DeepR, has one row an epoch.
+
+    Raises:
+        UsageError: there was none.
+    """
+    rows = runs.metrics
+    rows = rows[rows["split"] == "sparse_event"]
+    if rows.empty:
+        raise UsageError("no run has had a rewiring event")
+    known = []
+    for group, method, name in sparse_groups(runs):
+        k = config_of(group).hooks.get(method, {}).get("k", np.nan)
+        known += [{"run": run, "configuration": name, "method": method, "k": k} for run in group.runs["name"]]
+    wide = rows.pivot(index=["run", "step", "epoch"], columns="metric", values="value").reset_index()
+    return wide.rename_axis(columns=None).merge(pd.DataFrame(known), on="run")
+
+
+def step_times(runs: Runs) -> dict[str, float]:
+    """Milliseconds of one training step of each run: its shortest epoch over the steps in it."""
+    rows = runs.metrics
+    rows = rows[(rows["split"] == "epoch") & (rows["metric"] == "seconds")]
+    per_step = 1000 * rows["value"] * (rows["epoch"] + 1) / rows["step"]
+    return per_step.groupby(rows["run"]).min().to_dict()
+
+
+def summary(points: pd.DataFrame) -> pd.DataFrame:
+    """A row a configuration, over seeds: n, top1 (mean), std, params, density, mult_adds, sparse_mult_adds, step_ms."""
+    grouped = points.groupby(["configuration", "method", "dataset", "model"], sort=False)
+    table = grouped.agg(
+        n=("seed", "nunique"), top1=("top1", "mean"), std=("top1", "std"), params=("params", "mean"),
+        density=("density", "mean"), mult_adds=("mult_adds", "mean"), sparse_mult_adds=("sparse_mult_adds", "mean"),
+        step_ms=("step_ms", "min"), sparsity=("sparsity", "first"), distribution=("distribution", "first"),
+        epochs=("epochs", "max"),
+    )  # fmt: skip
+    return table.reset_index()
+
+
+def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Rows of :func:`summary` and the published results of the same method, model and sparsity, several a row."""
+    known = published.assign(
+        distribution=np.where(published["setting"].str.contains("ERK", na=False), "erk", "uniform")
+    )
+    same = ["method", "model", "sparsity", "distribution"]
+    known = known[[*same, "setting", "epochs", "top1", "std", "seeds", "source"]]
+    asked = table.assign(sparsity=_nominal(table))[["configuration", *same, "epochs", "n", "top1", "std"]]
+    return asked.merge(known, on=same, suffixes=("", " published")).drop(columns=["sparsity", "distribution"])
+
+
+def _nominal(table: pd.DataFrame) -> pd.Series:
+    """The sparsity asked for; of dense networks 0, of small ones what their size comes closest to, in hundredths."""
+    small = (1 - table["density"] / 100).round(2)
+    return table["sparsity"].fillna(small.where(table["method"] == "small", 0.0))
+
+
+def markdown(table: pd.DataFrame, published: pd.DataFrame) -> str:
+    """:func:`summary` as a Markdown table, with the published results beside it."""
+    heads = ["configuration", "n", "top-1 (%)", "published (epochs)", "learnable", "density (%)"]
+    heads += ["mult-adds", "at that density", "ms a step"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(heads) - 4)]
+    beside = beside_published(table, published)
+    for row in table.itertuples():
+        known = [_told(*each) for each in beside.loc[beside["configuration"] == row.configuration, TOLD].to_numpy()]
+        cells = [row.configuration, str(row.n), _spread(row.top1, row.std), ", ".join(known), f"{row.params:,.0f}"]
+        cells += [f"{row.density:.2f}", f"{row.mult_adds:,.0f}", f"{row.sparse_mult_adds:,.0f}", f"{row.step_ms:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+TOLD = ["top1 published", "std published", "epochs published", "setting"]
+
+
+def _told(top1: float, std: float, epochs: float, setting: str) -> str:
+    words = [f"{epochs:.0f}" if epochs == epochs else "?", setting if isinstance(setting, str) else ""]
+    return f"{_spread(top1, std)} ({'; '.join(filter(None, words))})"
+
+
+def _spread(mean: float, std: float) -> str:
+    return f"{mean:.2f}" + (f" ± {std:.2f}" if std == std else "")
