@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -163,7 +164,8 @@ def parse_assignments(words: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise UsageError(f"{word!r}: expected key=value, such as {key or 'epochs'}=…")
         try:
-            found[key.strip()] = yaml.safe_load(value) if value else ""
+            sexagesimal = re.fullmatch(r"[\d.]+:[\d.:e+-]+", value)  # YAML 1.1 reads 5:1 as 301
+            found[key.strip()] = yaml.safe_load(value) if value and not sexagesimal else value
         except yaml.YAMLError:
             found[key.strip()] = value
     return found

@@ -101,3 +101,13 @@ def test_identity_of_known_runs_stays():
 def test_assignment_without_value_is_refused():
     with pytest.raises(UsageError, match="'gram': expected key=value"):
         parse_assignments(["gram"])
+
+
+def test_a_table_of_one_pair_is_not_read_as_a_time_of_day():
+    assert parse_assignments(["dsr.period=5:10", "lr_table=0:0.1", "name=a:b"]) == {
+        "dsr.period": "5:10",
+        "lr_table": "0:0.1",
+        "name": "a:b",
+    }
+    with pytest.raises(UsageError, match="dsr.period='5:10': epochs must start at 0"):
+        Config.load(parse_assignments(["dsr.period=5:10"]))
