@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_runs import write_run
 
+from research.config import Config
 from research.errors import UsageError
 from research.figures.topology import (
     accuracy_against_ldi,
@@ -26,6 +27,7 @@ from research.iso_mass import cifar_families, initial_values, iso_mass_curves, m
 from research.measures.ldi import ldi
 from research.measures.nn_mass import mlp_topology, nn_mass, tc_for_mass
 from research.models import create_model
+from research.run import Run
 from research.study import expand, read_study
 from research.topology_frames import (
     correlation_table,
@@ -37,6 +39,7 @@ from research.topology_frames import (
     populations,
     topology_points,
 )
+from research.train import fit
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "nn-mass" / "small_result_mnist.json").read_text())
@@ -279,3 +282,19 @@ def test_studies_are_of_the_masses_they_say():
         assert config.data_args["eval_resize"] in (int(config.data_args["image_size"] / 0.875),)
         if mobile and config.data_args["image_size"] == 224:
             assert f"mass {create_model('mobilenet_v2', **config.model_args).nn_mass:.0f}" in text
+
+
+@pytest.mark.parametrize("model", ["regular_dense", "dense_depth"])
+def test_the_recipe_trains_small_networks_of_cells(tmp_path, model):
+    runs = {}
+    for tc in (0, 8):
+        args = {"wm": 1, "num_cells": 2, "cell_depth": 4, "tc": tc}
+        given = {"recipe": "nn-mass-cifar10", "dataset": "digits", "model": model, "epochs": 2, "batch_size": 64}
+        runs[tc] = Run.create(Config.load(given | {"model_args": args, "runs": str(tmp_path), "device": "cpu"}))
+        fit(runs[tc])
+    (population, part), *others = populations(topology_points(load_runs(tmp_path))).items()
+    assert population == f"{model} on digits" and not others
+    assert list(part.sort_values("nn_mass")["depth"]) == [8, 8] and part["top1"].min() > 20
+    built = {tc: create_model(model, 10, (1, 8, 8), **run.config.model_args) for tc, run in runs.items()}
+    assert sorted(part["nn_mass"]) == [0, pytest.approx(nn_mass(built[8]))]
+    assert sorted(part["params"]) == [sum(p.numel() for p in built[tc].parameters()) for tc in (0, 8)]
