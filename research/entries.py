@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,16 +148,16 @@ def _spread(values: pd.Series, digits: int) -> str:
 def comparisons(groups: Sequence[Group], runs: Runs) -> dict[Group, Group]:
     """The group that each is compared with.
 
-    That is the one of these with as little as possible less changed in it (:func:`research.groups.relative`). Where
-    that leaves more than the plain one without, it is an earlier group of the same network and data in the same folder:
-    again the nearest, or else the newest.
+    That is the one of these with as little as possible less changed in it (:func:`research.groups.relative`); for what
+    has none, such as another network, the one that most others are compared with. Where no two of these are related,
+    it is an earlier group of the same network and data in the same folder: again the nearest, or else the newest.
     """
     found = {group: other for group in groups if (other := relative(group, groups))}
-    lone = [group for group in groups if group not in found]
-    before = _earlier(runs) if len(lone) > 1 or not found else []
-    for group in lone if before else ():
-        found[group] = relative(group, before) or before[-1]
-    return found
+    if found:
+        reference = Counter(found.values()).most_common(1)[0][0]
+        return {group: found.get(group, reference) for group in groups if group is not reference or group in found}
+    before = _earlier(runs)
+    return {group: relative(group, before) or before[-1] for group in groups} if before else {}
 
 
 def _earlier(runs: Runs) -> list[Group]:
@@ -220,7 +221,7 @@ def _attention(groups: Sequence[Group]) -> str:
 
 def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
     """What calls for a second look, a line each."""
-    found = []
+    found, underfit = [], []
     for group in groups:
         for run in group.runs[group.runs["status"] != "finished"].itertuples():
             why = f": {' '.join(run.message.split())}" if run.message else ""
@@ -232,11 +233,10 @@ def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
                 f"{last['val_loss']:.3f} after {last['least_val_loss']:.3f}"
             )
         elif last["train_top1_err"] > last["top1_err"]:
-            found.append(
-                f"{group.label} underfits: training error {last['train_top1_err']:.2f} % (while training, augmented) "
-                f"above {last['top1_err']:.2f} % in validation"
-            )
+            underfit.append(f"{group.label} ({last['train_top1_err']:.2f} above {last['top1_err']:.2f} %)")
         found += [f"{group.label} is not counted: {uncounted[group]}"] if group in uncounted else []
+    if underfit:
+        found.append(f"underfit, the error while training (augmented) above that in validation: {', '.join(underfit)}")
     if len({session["commit"] for session in sessions_of(groups)}) > 1:
         found.append("not all of these runs are of one commit")
     if len({tuple(sorted(set(group.runs["seed"]))) for group in groups}) > 1:

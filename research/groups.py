@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,13 +78,14 @@ def label_changes(changed: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for found in changed for key in found)
     differing = [key for key in keys if len({repr(found.get(key)) for found in changed}) > 1]
     owners = {key: key.partition(".")[0] for key in differing if "." in key and "_args." not in key}
+    differing.sort(key=lambda key: key in owners)  # hooks last
     same = {
         owner for owner in owners.values() if len({repr(own) for found in changed if (own := _of(owner, found))}) == 1
     }
     names = []
     for found in changed:
         words = [owners[key] if owners.get(key) in same else word(key, found[key]) for key in differing if key in found]
-        words = [each.removeprefix("substitute=").removeprefix("model_args.") for each in dict.fromkeys(words)]
+        words = [re.sub(r"^(model=|substitute=|model_args\.)", "", each) for each in dict.fromkeys(words)]
         names.append(" ".join(words) or str(found.get("model", "plain")))
     return names
 

@@ -179,7 +179,10 @@ def test_what_calls_for_a_second_look_is_told(write):
     write("nan", errors=(20,), lr=9.0, status={"status": "failed", "message": "loss is nan at step 7"})
     text = entries.append(load_runs("runs")).read_text()
     assert "overfits: training error 0.00 %, validation loss 3.000 after 2.000" in text
-    assert "lr=0.05 underfits: training error 40.00 % (while training, augmented) above 30.00 % in validation" in text
+    assert (
+        "- underfit, the error while training (augmented) above that in validation: lr=0.05 (40.00 above 30.00 %)"
+        in text
+    )
     assert "`nan` failed after 1 epochs: loss is nan at step 7" in text
 
 
@@ -223,3 +226,12 @@ def test_command_line_refuses_what_does_not_go_together(write, here, capsys, wor
     write("a")
     assert main(["log", *words]) == 2
     assert said in capsys.readouterr().err and not Path("research-log.md").exists()
+
+
+def test_another_network_is_compared_with_the_one_that_the_others_are_compared_with(write):
+    write("plain", model="resnet20", errors=(30,))
+    write("narrow", model="resnet8", lr=0.2, errors=(36,))
+    write("method", model="resnet20", hooks={"ema": {}}, errors=(29,))
+    text = entries.append(load_runs("runs")).read_text()
+    assert re.search(r"\| resnet20 ema \| resnet20 \| ema \| -1.00 \|", text)
+    assert "| lr=0.2 | resnet20 | lr=0.2 (was 0.1) model=resnet8 (was resnet20) | +6.00 | unpaired |" in text
