@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -30,6 +31,9 @@ from research.errors import UsageError
 from research.frames import Runs, load_runs, word
 from research.groups import Group, difference, group_runs, relative
 from research.provenance import began, circumstances, command_of, config_of, read_json, recipes, sessions_of, teachers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OVERFIT = 1.05  # last over lowest validation loss, where the training error is 0
 TABLE = {
@@ -256,14 +260,16 @@ def _title(groups: Sequence[Group]) -> str:
     return study if len(groups) > 1 and len(study) > 2 else " ".join(filter(None, [models, changed, "on", datasets]))
 
 
-def _curves(runs: Runs, compared: Mapping[Group, Group]):
+def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
+    """Learning curves of the runs and of what they are compared with; of students beside those without a teacher."""
+    from research.budget_frames import training_losses
     from research.figures import loss_curves
+    from research.figures.budgets import teacher_curves
 
-    beside = {name for group in compared.values() for name in group.runs["name"]} - set(runs["name"])
-    if not beside:
-        return loss_curves(runs)
-    home = Path(runs["dir"].iloc[0]).parent
-    return loss_curves(load_runs(home, [*runs["name"], *beside]))
+    names = {name for group in compared.values() for name in group.runs["name"]} | set(runs["name"])
+    shown = load_runs(Path(runs["dir"].iloc[0]).parent, sorted(names)) if names > set(runs["name"]) else runs
+    taught = any("distill" in hooks.split("+") for hooks in shown["hooks"])
+    return teacher_curves(training_losses(shown)) if taught else loss_curves(shown)
 
 
 def _state(directory: Path) -> str:
