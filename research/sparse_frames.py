@@ -98,15 +98,16 @@ def method_of(config: Config) -> str:
 
 def sparse_groups(runs: Runs) -> list[tuple[Group, str, str]]:
     """Groups of runs with their method and a short name: the method, its sparsity, and what else tells it apart."""
-    found = [(group, method_of(config_of(group))) for group in group_runs(runs)]
+    found = [(group, config_of(group)) for group in group_runs(runs)]
     named = []
-    for group, method in found:
-        told = [other.changes for other, own in found if own == method]
-        differing = [key for key in group.changes if len({repr(changes.get(key)) for changes in told}) > 1]
+    for group, config in found:
+        method = method_of(config)
+        told = [other.changes for other, own in found if method_of(own) == method]
+        mine = [key for key in group.changes if key not in (method, f"{method}.sparsity")]
+        differing = [key for key in mine if len({repr(changes.get(key)) for changes in told}) > 1]
         words = [word(key.removeprefix(f"{method}."), group.changes[key]) for key in differing]
-        words = [each.removeprefix("model_args.") for each in words if not each.startswith("sparsity=")]
-        sparsity = group.changes.get(f"{method}.sparsity")
-        asked = [] if sparsity is None else [f"{sparsity:g}"]
+        words = [each.removeprefix("model_args.") for each in words]
+        asked = [f"{config.hooks[method]['sparsity']:g}"] if method in config.hooks else []
         named.append((group, method, " ".join([NAMES.get(method, method), *asked, *words])))
     return named
 
@@ -269,14 +270,16 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Rows of :func:`summary` and the published results of the same method, model and sparsity, several a row."""
+    """Rows of :func:`summary` and the published results of equal method, model, data and sparsity, several a row."""
     known = published.assign(
         distribution=np.where(published["setting"].str.contains("ERK", na=False), "erk", "uniform")
     )
-    same = ["method", "model", "sparsity", "distribution"]
+    same = ["method", "model", "dataset", "sparsity", "distribution"]
     known = known[[*same, "setting", "epochs", "top1", "std", "seeds", "source"]]
     asked = table.assign(sparsity=_nominal(table))[["configuration", *same, "epochs", "n", "top1", "std"]]
-    return asked.merge(known, on=same, suffixes=("", " published")).drop(columns=["sparsity", "distribution"])
+    return asked.merge(known, on=same, suffixes=("", " published")).drop(
+        columns=["dataset", "sparsity", "distribution"]
+    )
 
 
 def _nominal(table: pd.DataFrame) -> pd.Series:
