@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def console() -> None:
+    warnings.formatwarning = lambda message, *where, **more: f"warning: {message}\n"
     sys.exit(main())
 
 

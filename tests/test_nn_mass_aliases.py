@@ -92,7 +92,6 @@ def test_augmentation_is_the_program_s_unless_chosen(command, kept):
     [
         ("arch=mobilenetv3", "arch='mobilenetv3': expected dense_depth or regular_dense or mobilenet_v2"),
         ("arch=resnet18 lr-decay=cosine", "lr_decay='cosine': expected step or schedule or cos or linear or step-ref"),
-        ("arch=resnet18 width-mult=0.5", "width_mult=0.5: resnet18 ignores it"),
         ("arch=mobilenetv2 --pretrained", "pretrained=True: networks start from their seed"),
         ("arch=mobilenetv2 weight=x.pth -e", "weight=x.pth: `research evaluate FILE model=NAME` evaluates weights"),
         ("arch=resnet18 resume=x", "resume=x: a run continues by itself"),
@@ -105,7 +104,6 @@ def test_augmentation_is_the_program_s_unless_chosen(command, kept):
         ("arch=dense_depth width=40", "width=40: expected a multiple of 16"),
         ("arch=dense_depth num_cells=5", "num_cells=5: expected 1 to 4"),
         ("arch=dense_depth iter_times=5", "iter_times=5: a run trains one network"),
-        ("arch=dense_depth num_seg=2", "num_seg=2: is for generated data"),
         ("arch=dense_depth augment=all", "augment='all': expected none or standard or ref"),
         ("arch=resnet18 lr-decay=schedule schedule=a", "milestones"),
     ],
@@ -169,3 +167,16 @@ def test_weights_of_the_program_are_evaluated_with_or_without_module_prefix(tmp_
     given = {"dataset": "digits", "model": "mobilenetv2", "model_args.width_mult": 0.35, "device": "cpu"}
     rows = assess([tmp_path / "bare.pth", tmp_path / "ddp.pth"], given)
     assert [{**row, "weights": ""} for row in rows] == [{**rows[0], "weights": ""}] * 2 and rows[0]["images"] == 359
+
+
+@pytest.mark.parametrize(
+    ("command", "without", "said"),
+    [
+        ("arch=dense_depth num_seg=2", "arch=dense_depth", "num_seg=2: has no effect"),
+        ("arch=resnet18 width-mult=0.5", "arch=resnet18", "width_mult=0.5: resnet18 ignores it"),
+    ],
+)
+def test_flags_without_an_effect_there_are_taken_with_a_warning(command, without, said):
+    with pytest.warns(UserWarning, match=said):
+        told = Config.load(parse_assignments(command.split()))
+    assert told == Config.load(parse_assignments(without.split()))

@@ -7,6 +7,7 @@ run here is refused, with what to give instead. ``train_mlp.py`` and ``ldi.py`` 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -66,22 +67,19 @@ REFUSED = {
     "dist_backend": "it follows from the device; leave it out",
     "post_fix": "files in a run's folder have fixed names; leave it out",
     "iter_times": "a run trains one network; give seeds in a study",
-    "num_seg": "is for generated data: `research run topology dataset=linear num_seg=N`",
-    "make_dataset": "is for generated data: `research run topology dataset=linear make_dataset=true`",
     "train_log_file": "results are rows of the run's metrics.jsonl; `research run topology` writes log lines of MLPs",
     "res_log_file": "results are rows of the run's metrics.jsonl; `research run topology` writes log lines of MLPs",
     "sigma_log_file": "`research run topology` measures LDI and writes its log lines",
     "save_all": "a run keeps its best and its newest weights; leave it out",
     "save_everyepoch": "a run keeps its best and its newest weights; leave it out",
-    "width_factor": "has no effect in that program; leave it out",
-    "decreasing_lr": "has no effect in that program; leave it out",
-    "result_file": "has no effect in that program; leave it out",
 }
+INERT = frozenset("num_seg make_dataset width_factor decreasing_lr result_file".split())
+"""Flags without an effect in these programs: the first two are for generated data, the others are never read."""
 HARMLESS = {"data_backend": "pytorch", "start_epoch": 0, "resume": "", "weight": "", "iter_times": 1}
 SHARED = frozenset(
     "dataset schedule step gamma warmup augment compat frozen_bn start_epoch resume evaluate weight rank".split()
 )
-OWN = (IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | {"arch"}) - SHARED
+OWN = (IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | INERT | {"arch"}) - SHARED
 """Flags that say by themselves that a command is one of these programs."""
 WARMUP = {"warmup_epochs": 5, "warmup_lr": 0.0, "warmup_first": True}  # from 0, and then the curve
 AUGMENT = {
@@ -102,7 +100,7 @@ def translate(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: one line for every flag without a meaning here, and every contradiction.
     """
-    known = SAME.keys() | IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | {"arch", "checkpoint"}
+    known = SAME.keys() | IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | INERT | {"arch", "checkpoint"}
     flags, rest = {}, {}
     for key, value in given.items():
         name = _name(key)
@@ -116,6 +114,8 @@ def translate(given: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in flags.items()
         if name in REFUSED and value is not False and value != HARMLESS.get(name, False)
     ]
+    for name in sorted(INERT & flags.keys()):
+        warnings.warn(f"{name}={flags[name]}: has no effect on CIFAR and ImageNet networks", stacklevel=2)
     arch = flags.get("arch")
     if isinstance(arch, str) and arch == "mobilenetv2":
         arch = "mobilenet_v2"
@@ -154,10 +154,10 @@ def _imagenet(arch: str, flags: Mapping[str, Any], problems: list[str]) -> dict[
     told |= WARMUP if flags.get("warmup") else {}
     if (width := flags.get("width_mult", 1)) != 1:
         if arch != "mobilenet_v2":
-            problems.append(
-                f"width_mult={width}: {arch} ignores it in that program; model_args.width={width} is thinner"
-            )
-        told["model_args"] = {"width_mult": width}
+            remedy = f"model_args.width={width} is thinner"
+            warnings.warn(f"width_mult={width}: {arch} ignores it, as in that program; {remedy}", stacklevel=2)
+        else:
+            told["model_args"] = {"width_mult": width}
     if isinstance(size := flags.get("input_size", 224), int):
         told["data_args"] = {"image_size": size, "eval_resize": int(size / 0.875)}
     else:
