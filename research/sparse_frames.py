@@ -289,15 +289,15 @@ def _nominal(table: pd.DataFrame) -> pd.Series:
 
 
 def markdown(table: pd.DataFrame, published: pd.DataFrame) -> str:
-    """:func:`summary` as a Markdown table, with the published results beside it."""
+    """:func:`summary` as a Markdown table, without times, and with the published results beside it."""
     heads = ["configuration", "n", "top-1 (%)", "published (epochs)", "learnable", "density (%)"]
-    heads += ["mult-adds", "at that density", "ms a step"]
+    heads += ["mult-adds", "at that density"]
     lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(heads) - 4)]
     beside = beside_published(table, published)
     for row in table.itertuples():
         known = [_told(*each) for each in beside.loc[beside["configuration"] == row.configuration, TOLD].to_numpy()]
         cells = [row.configuration, str(row.n), _spread(row.top1, row.std), ", ".join(known), f"{row.params:,.0f}"]
-        cells += [f"{row.density:.2f}", f"{row.mult_adds:,.0f}", f"{row.sparse_mult_adds:,.0f}", f"{row.step_ms:.1f}"]
+        cells += [f"{row.density:.2f}", f"{row.mult_adds:,.0f}", f"{row.sparse_mult_adds:,.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

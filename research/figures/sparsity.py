@@ -146,11 +146,11 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
         raise UsageError("no layer changes its density in these runs")
     names = list(dict.fromkeys(means["layer"]))
     shades = dict(zip(names, ramp(len(names)), strict=True))
-    columns = min(4, len(shown))
+    columns = len(shown) if len(shown) <= 4 else 3
     lines = -(-len(shown) // columns)
     with style():
         figure, axes = plt.subplots(
-            lines, columns, figsize=(PAGE * max(2, columns) / 4, 0.6 + 1.7 * lines), sharex=True, sharey=True,
+            lines, columns, figsize=(PAGE if columns > 2 else PAGE / 2, 0.6 + 1.7 * lines), sharex=True, sharey=True,
             squeeze=False, layout="constrained",
         )  # fmt: skip
         for axis, name in zip(axes.flat, shown, strict=False):
