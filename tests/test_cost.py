@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from research.cli import main
 from research.errors import UsageError
 from research.layers.layout import layout
+from research.layers.masked import sparse_layers
 from research.layers.spec import parse_spec
 from research.layers.substitute import substitute
+from research.layers.tied import balanced_index, bank_size, tie
 from research.measures.cost import count
 from research.models import create_model, known_for
 
@@ -200,3 +202,14 @@ def test_the_command_prints_the_logs_lines_and_a_table(capsys):
     assert "77,850 -> 11,716 parameters (x 0.150495)" in out
     assert main(["count", "model=wrn-10-1", "--input", "3by32"]) == 2
     assert main(["count", "model=resnet8", "dataset=digits", "--total"]) == 0
+
+
+def test_tied_weights_count_as_the_values_they_share():
+    model = create_model("mnist_mlp")
+    dense = count(model, (1, 28, 28))
+    for name, layer in sparse_layers(model).items():
+        units = layer.weight.numel()
+        tie(layer, balanced_index(units, bank_size(units, 0.98), torch.Generator().manual_seed(len(name))))
+    tied = count(model, (1, 28, 28))
+    assert (tied.params, tied.mult_adds) == (6144, dense.mult_adds)
+    assert tied.params == tied.numel

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from research.errors import UsageError
 
@@ -255,13 +256,13 @@ class SeparableSubstitute(Substitute):
 
 
 def units(model: nn.Module, name: str = "", known: set[nn.Module] | None = None) -> Iterator[tuple[str, nn.Module]]:
-    """Every module by its first name, in order; a substitute counts as a whole, so what is inside is left out."""
+    """Every module by its first name, in order; without what is inside a substitute or makes a parametrized weight."""
     known = set() if known is None else known
     if model in known:
         return
     known.add(model)
     yield name, model
-    if not isinstance(model, Substitute):
+    if not (isinstance(model, Substitute) or is_parametrized(model)):
         for child, module in model.named_children():
             yield from units(module, f"{name}.{child}" if name else child, known)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from research.errors import UsageError, nearest
 from research.layers.base import Geometry, Legacy, Substitute, units
@@ -109,15 +110,16 @@ def _parameters(model: nn.Module) -> tuple[dict[nn.Module, Row], dict[str, int]]
     """A row a layer, and the parameters that no rule knows by their owner's class. A tied parameter counts once."""
     rows, ignored, seen = {}, Counter(), set()
     for name, module in units(model):
-        whole = isinstance(module, Substitute)
-        owned = {n: p for n, p in module.named_parameters(recurse=whole)}
+        made = is_parametrized(module)  # from other parameters, such as the bank of tied weights
+        owned = dict(module.named_parameters(recurse=made or isinstance(module, Substitute)))
         if not isinstance(module, tuple(RULES)):
             new = [p for p in owned.values() if p not in seen]
             ignored.update({type(module).__name__: sum(p.numel() for p in new)} if new else {})
             seen.update(new)
             continue
         tied = {n: p for n, p in owned.items() if p in seen}
-        parameters = _rule(module)[0](module) - sum(p.numel() for p in tied.values())
+        everything = sum(p.numel() for p in owned.values()) if made else _rule(module)[0](module)
+        parameters = everything - sum(p.numel() for p in tied.values())
         nonzeros = sum(_nonzeros(module, n, p) for n, p in owned.items() if n not in tied)
         rows[module] = Row(name, type(module).__name__, parameters, nonzeros, geometry=_geometry(module))
         seen.update(owned.values())
