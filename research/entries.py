@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from research import logbook
-from research.budget_frames import Network, network
 from research.config import WHERE, Config
 from research.errors import UsageError
 from research.frames import Runs, load_runs, word
-from research.groups import Group, difference, group_runs, relative
+from research.frames.budgets import Network, network
+from research.frames.groups import Group, difference, group_runs, relative
 from research.provenance import began, circumstances, command_of, config_of, read_json, recipes, sessions_of, teachers
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ def _spread(values: pd.Series, digits: int) -> str:
 def comparisons(groups: Sequence[Group], runs: Runs) -> dict[Group, Group]:
     """The group that each is compared with.
 
-    That is the one of these with as little as possible less changed in it (:func:`research.groups.relative`); for what
-    has none, such as another network, the one that most others are compared with. Where no two of these are related,
-    it is an earlier group of the same network and data in the same folder: again the nearest, or else the newest.
+    That is the one of these with as little as possible less changed in it (:func:`research.frames.groups.relative`);
+    for what has none, such as another network, the one that most others are compared with. Where no two of these are
+    related, it is an earlier group of the same network and data in the same folder: again the nearest, or else the
+    newest.
     """
     found = {group: other for group in groups if (other := relative(group, groups))}
     if found:
@@ -262,9 +263,9 @@ def _title(groups: Sequence[Group]) -> str:
 
 def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
     """Learning curves of the runs and of what they are compared with; of students beside those without a teacher."""
-    from research.budget_frames import training_losses
     from research.figures import loss_curves
     from research.figures.budgets import teacher_curves
+    from research.frames.budgets import training_losses
 
     names = {name for group in compared.values() for name in group.runs["name"]} | set(runs["name"])
     shown = load_runs(Path(runs["dir"].iloc[0]).parent, sorted(names)) if names > set(runs["name"]) else runs

@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from research import weights
-from research.budget_frames import classes_and_shape
 from research.config import Config
 from research.errors import UsageError, nearest
+from research.frames.budgets import classes_and_shape
 from research.layers.substitute import substitute
 from research.models import create_model
 from research.networks import find, network_of

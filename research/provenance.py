@@ -16,7 +16,7 @@ import yaml
 
 from research.config import WHERE, Config
 from research.frames import word
-from research.groups import Group
+from research.frames.groups import Group
 
 TEACHER_OFF = 0.1  # points of top-1 between a teacher's run and what its students measure that are worth a word
 

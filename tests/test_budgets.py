@@ -12,11 +12,11 @@ import torch
 from synthetic_runs import write_run
 
 from research import entries
-from research.budget_frames import budget_points, network, network_costs, published_points, training_losses
 from research.config import Config
 from research.errors import UsageError
 from research.figures.budgets import cost_by_layer, error_against_cost, look, teacher_curves
 from research.frames import load_runs
+from research.frames.budgets import budget_points, network, network_costs, published_points, training_losses
 from research.layers.layout import layout
 from research.layers.spec import parse_spec
 from research.models import create_model

@@ -16,7 +16,7 @@ from research import entries
 from research.cli import main
 from research.config import Config, parse_assignments
 from research.frames import load_runs
-from research.groups import difference, group_runs, label_changes, relative, run_results
+from research.frames.groups import difference, group_runs, label_changes, relative, run_results
 from research.provenance import command
 
 TODAY = date.today().isoformat()

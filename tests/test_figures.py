@@ -9,7 +9,7 @@ from research import figures
 from research.errors import UsageError
 from research.figures.channels import independent_floor
 from research.frames import load_runs
-from research.gram_frames import at_k, gram_epochs, gram_taps, load_gram, results_against_k
+from research.frames.gram import at_k, gram_epochs, gram_taps, load_gram, results_against_k
 
 
 @pytest.fixture

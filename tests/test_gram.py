@@ -13,7 +13,7 @@ from conftest import rows, weights
 from torch import nn
 from torch.nn import functional as F
 
-from research.gram_frames import load_gram
+from research.frames.gram import load_gram
 from research.hooks import HOOKS, Hook
 from research.hooks.gram import Gram, describe, spatial_convolutions
 from research.measures import nmi

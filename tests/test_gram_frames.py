@@ -6,7 +6,7 @@ from synthetic_runs import LAYERS, write_run
 
 from research.errors import UsageError
 from research.frames import load_runs
-from research.gram_frames import at_k, gram_cost, gram_epochs, gram_taps, load_gram, results_against_k
+from research.frames.gram import at_k, gram_cost, gram_epochs, gram_taps, load_gram, results_against_k
 
 
 def test_gram_record_reads_back(tmp_path):

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from research import load_runs
 from research.errors import UsageError
 from research.figures.sparsity import coverage_and_survival, density_by_layer, error_against_density, reallocation
-from research.run import Run
-from research.sparse_frames import (
+from research.frames.sparse import (
     beside_published,
     densities_over_time,
     events,
@@ -20,6 +19,7 @@ from research.sparse_frames import (
     sparse_points,
     summary,
 )
+from research.run import Run
 from research.train import fit
 
 WEIGHTS = 64 * 300 + 300 * 100 + 100 * 10  # of the digits' LeNet-300-100, which has 410 biases

@@ -23,13 +23,8 @@ from research.figures.topology import (
     singular_values,
 )
 from research.frames import load_runs
-from research.iso_mass import cifar_families, initial_values, iso_mass_curves, mobilenets
-from research.measures.ldi import ldi
-from research.measures.nn_mass import mlp_topology, nn_mass, tc_for_mass
-from research.models import create_model
-from research.run import Run
-from research.study import expand, read_study
-from research.topology_frames import (
+from research.frames.iso_mass import cifar_families, initial_values, iso_mass_curves, mobilenets
+from research.frames.topology import (
     correlation_table,
     correlations,
     iso_mass,
@@ -39,6 +34,11 @@ from research.topology_frames import (
     populations,
     topology_points,
 )
+from research.measures.ldi import ldi
+from research.measures.nn_mass import mlp_topology, nn_mass, tc_for_mass
+from research.models import create_model
+from research.run import Run
+from research.study import expand, read_study
 from research.train import fit
 
 ROOT = Path(__file__).parents[1]

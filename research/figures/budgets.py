@@ -57,7 +57,7 @@ def error_against_cost(
 ) -> Figure:
     """Top-1 error against parameters and against mult-adds, both logarithmic; families by colour and marker.
 
-    ``points`` and ``reference`` have the columns of :mod:`research.budget_frames`. Filled markers were trained with a
+    ``points`` and ``reference`` have the columns of :mod:`research.frames.budgets`. Filled markers were trained with a
     teacher, hollow ones without. Points that differ in nothing but their seed are one, with a bar of one standard
     deviation; points of one family and network are joined. ``reference`` points are grey, each by itself.
 
@@ -140,9 +140,9 @@ def _few_ticks(axis: Axes) -> None:
 def teacher_curves(losses: pd.DataFrame) -> Figure:
     """Training loss, its cross-entropy and validation error against epochs; dashed without a teacher.
 
-    ``losses`` is :func:`research.budget_frames.training_losses`. A colour is a configuration, the same with and without
-    a teacher; bands are one standard deviation over seeds. Cross-entropy is drawn where it is known apart from what a
-    teacher adds.
+    ``losses`` is :func:`research.frames.budgets.training_losses`. A colour is a configuration, the same with and
+    without a teacher; bands are one standard deviation over seeds. Cross-entropy is drawn where it is known apart from
+    what a teacher adds.
 
     Raises:
         UsageError: no epoch has ended.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from research.figures.correlation import arranged
 from research.figures.style import COLUMN, PAGE, TALLEST, style
-from research.gram_frames import GramRecord
+from research.frames.gram import GramRecord
 
 
 def nmi_histogram(record: GramRecord) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from research.errors import UsageError
 from research.figures.style import COLUMN, PAGE, TALLEST, style
-from research.gram_frames import GramRecord, at_k
+from research.frames.gram import GramRecord, at_k
 
 KS = (1, 2, 4, 8, 16, 32, 64, 256)  # of the published study
 STRIP = 12  # columns of a strip at most

@@ -1,6 +1,6 @@
 """Sparse training: error against density, where the weights are and move to, and how many come and go.
 
-Frames are those of :mod:`research.sparse_frames`.
+Frames are those of :mod:`research.frames.sparse`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatt
 
 from research.errors import UsageError
 from research.figures.style import PAGE, PALETTE, colours, ramp, style
-from research.sparse_frames import NAMES
+from research.frames.sparse import NAMES
 
 BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
 GREY = "0.6"
@@ -54,7 +54,7 @@ def look(method: str) -> Look:
 def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
     """Top-1 error against density, both logarithmic, a panel a data set; colour and marker are the method.
 
-    Filled: own runs (:func:`~research.sparse_frames.sparse_points`), mean and one standard deviation over seeds, half
+    Filled: own runs (:func:`~research.frames.sparse.sparse_points`), mean and one standard deviation over seeds, half
     filled where the sparsity is spread over layers as in Erdos-Renyi graphs; methods of one density stand side by
     side. Hollow: ``published`` results of the same data and models, in the method's colour where they were trained for
     as many epochs, grey otherwise.
@@ -131,7 +131,7 @@ def _plain_ticks(axis: Axes) -> None:
 def density_by_layer(layers: pd.DataFrame) -> Figure:
     """Density of every masked layer against epochs, logarithmic: a panel for each configuration in which some moves.
 
-    ``layers`` is :func:`~research.sparse_frames.densities_over_time`. Means over seeds; bands are one standard
+    ``layers`` is :func:`~research.frames.sparse.densities_over_time`. Means over seeds; bands are one standard
     deviation. Colours run from the first layer (dark) to the last.
 
     Raises:
@@ -181,7 +181,7 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
 def reallocation(found: pd.DataFrame) -> Figure:
     """Threshold and rewired units of every event against steps: a line a run, a colour a configuration.
 
-    ``found`` is :func:`~research.sparse_frames.events`; methods that act in every step are left out. Dashed: the units
+    ``found`` is :func:`~research.frames.sparse.events`; methods that act in every step are left out. Dashed: the units
     that an event is to kill, where the method is told a number.
 
     Raises:
@@ -215,7 +215,7 @@ def reallocation(found: pd.DataFrame) -> Figure:
 def coverage_and_survival(history: pd.DataFrame) -> Figure:
     """Units that were ever active, that outlived the last epoch, and that are left of the initial ones, against epochs.
 
-    ``history`` is :func:`~research.sparse_frames.network_history`; means over seeds. A colour and marker is a method,
+    ``history`` is :func:`~research.frames.sparse.network_history`; means over seeds. A colour and marker is a method,
     a dash its configuration.
 
     Raises:

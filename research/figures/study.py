@@ -16,7 +16,7 @@ from research.figures.style import PAGE, colours, style
 def against_k(results: pd.DataFrame, quantity: str = "best top-1 (%)") -> Figure:
     """``quantity`` against k, with plain training as a band; and the paired difference to plain training.
 
-    ``results`` is :func:`research.gram_frames.results_against_k`. Left: mean and standard deviation over seeds. Right:
+    ``results`` is :func:`research.frames.gram.results_against_k`. Left: mean and standard deviation over seeds. Right:
     mean over seeds of GraM minus plain training, and its standard error.
 
     Raises:
@@ -57,7 +57,7 @@ def against_k(results: pd.DataFrame, quantity: str = "best top-1 (%)") -> Figure
 def measuring_cost(cost: pd.DataFrame) -> Figure:
     """Seconds of each measurement, and its share of measuring and training, against epochs; median over runs.
 
-    ``cost`` is :func:`research.gram_frames.gram_cost`. The band covers the middle half of the runs.
+    ``cost`` is :func:`research.frames.gram.gram_cost`. The band covers the middle half of the runs.
 
     Raises:
         UsageError: nothing was measured in an epoch that has ended.

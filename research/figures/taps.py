@@ -18,7 +18,7 @@ POSITIONS = {"centre": (0, 0), "edge": (0, 1), "corner": (1, 1)}  # sorted (|dy|
 def multiplier_over_epochs(taps: pd.DataFrame) -> Figure:
     """Multiplier at the centre, edges and corners of the kernel against epochs, a line for each layer.
 
-    ``taps`` is :func:`research.gram_frames.gram_taps` of one run. Kernels larger than 3x3 show their inner 3x3.
+    ``taps`` is :func:`research.frames.gram.gram_taps` of one run. Kernels larger than 3x3 show their inner 3x3.
     """
     figure = _positions(taps, "epoch")
     for axis in figure.axes[:3]:
@@ -29,7 +29,7 @@ def multiplier_over_epochs(taps: pd.DataFrame) -> Figure:
 def multiplier_over_k(taps: pd.DataFrame) -> Figure:
     """Multiplier at the centre, edges and corners of the kernel against k, a line for each layer; 1 is plain training.
 
-    ``taps`` is :func:`research.gram_frames.gram_taps` of one measurement at several k.
+    ``taps`` is :func:`research.frames.gram.gram_taps` of one measurement at several k.
     """
     figure = _positions(taps, "k")
     for axis in figure.axes[:3]:

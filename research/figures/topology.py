@@ -28,8 +28,8 @@ LABELS = {
 def accuracy_against_mass(networks: pd.DataFrame, correlated: pd.DataFrame | None = None) -> Figure:
     """Accuracy against NN-Mass, and against parameters; colour and marker are depth. Bars: one deviation over seeds.
 
-    ``networks`` is :func:`research.topology_frames.over_seeds` of one population. Where some have no links and others
-    do, a second row shows those that do. ``correlated`` (:func:`research.topology_frames.correlations`) writes Spearman
+    ``networks`` is :func:`research.frames.topology.over_seeds` of one population. Where some have no links and others
+    do, a second row shows those that do. ``correlated`` (:func:`research.frames.topology.correlations`) writes Spearman
     with its interval over networks into the panels.
 
     Raises:
@@ -134,7 +134,7 @@ def closed_forms(curves: pd.DataFrame, families: pd.DataFrame, mobile: pd.DataFr
 
     Left: the cap of MLPs of one width against depth (``curves``). Middle: parameters of CIFAR networks of one mass
     (``families``). Right: MobileNetV2 by width, and the deeper layout (``mobile``), from the plain network nearest to
-    it in mass. All three are frames of :mod:`research.topology_frames`.
+    it in mass. All three are frames of :mod:`research.frames.topology`.
     """
     with style():
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE, 2.5), layout="constrained")

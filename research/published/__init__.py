@@ -5,11 +5,11 @@ the recipe of the row is ``stated`` or ``inferred``; all others are parameters o
 
 ``cheap-convs``: every number of the research log of cheap convolutions and of its figures, as printed: errors in
 percent, sizes, times; ``kind`` says which, ``source`` and ``date`` where from (the log, the one before it, a figure),
-and ``note`` what is to be known of it. :func:`research.budget_frames.published_points` makes points of it.
+and ``note`` what is to be known of it. :func:`research.frames.budgets.published_points` makes points of it.
 
 ``sparse``: top-1 (and top-5) accuracy of sparse training in percent, with ``std`` over ``seeds`` where it is known;
 ``method`` as hooks are called, ``verification`` says how far a number was followed to its ``source``, and rows of three
-epochs are the published code under a short protocol. :func:`research.sparse_frames.published_sparse` adds sizes.
+epochs are the published code under a short protocol. :func:`research.frames.sparse.published_sparse` adds sizes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import torch
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs
-from research.groups import Group, group_runs
+from research.frames.groups import Group, group_runs
 from research.measures.cost import Cost, count
 from research.provenance import config_of
 from research.published import load_published
@@ -96,8 +96,8 @@ def counted(runs: Runs) -> list[tuple[Group, Config, Cost]]:
 def budget_points(runs: Runs) -> pd.DataFrame:
     """A row for every run that has been evaluated: POINT, ``run``, ``configuration``, ``seed`` and results.
 
-    The results are the columns of :func:`research.groups.run_results`. Runs whose network cannot be counted are left
-    out.
+    The results are the columns of :func:`research.frames.groups.run_results`. Runs whose network cannot be counted are
+    left out.
 
     Raises:
         UsageError: nothing is left.

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from research import weights
-from research.budget_frames import network
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs, word
-from research.groups import Group, group_runs
+from research.frames.budgets import network
+from research.frames.groups import Group, group_runs
 from research.hooks import HOOKS
 from research.layers.masked import MASK
 from research.provenance import config_of

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from research.budget_frames import network
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs
-from research.groups import label_changes, run_results
+from research.frames.budgets import network
+from research.frames.groups import label_changes, run_results
 from research.measures.nn_mass import Cell, parts
 from research.models import create_model
 from research.run import Run
