@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from research.config import Config
+from research.hooks import HOOKS
 from research.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -73,3 +74,14 @@ def assert_same_run(one: Run, other: Run) -> None:
     for name in a:
         assert torch.equal(a[name], b[name]), name
     assert rows(one) == rows(other)
+
+
+def companies() -> list[list[str]]:
+    """Hooks that may run together, as many as possible at once, so that each is in one of these lists."""
+    kinds: dict[str, list[str]] = {}
+    for name, hook in HOOKS.items():
+        kinds.setdefault(hook.exclusive, []).append(name)
+    free = set(kinds.pop("", []))
+    rounds = range(max(map(len, kinds.values()), default=1))
+    chosen = [free | {names[n % len(names)] for names in kinds.values()} for n in rounds]
+    return [[name for name in HOOKS if name in names] for names in chosen]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_same_run, rows, weights
+from conftest import assert_same_run, companies, rows, weights
 
 from research.arguments import parameters_of
 from research.config import Config
@@ -65,17 +65,6 @@ def test_hook_resumes_bit_exactly(name, tiny, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trained(config)
     assert_same_run(whole, trained(config))
-
-
-def companies() -> list[list[str]]:
-    """Hooks that may run together, as many as possible at once, so that each is in one of these lists."""
-    kinds: dict[str, list[str]] = {}
-    for name, hook in HOOKS.items():
-        kinds.setdefault(hook.exclusive, []).append(name)
-    free = set(kinds.pop("", []))
-    rounds = range(max(map(len, kinds.values()), default=1))
-    chosen = [free | {names[n % len(names)] for names in kinds.values()} for n in rounds]
-    return [[name for name in HOOKS if name in names] for names in chosen]
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])

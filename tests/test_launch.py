@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from conftest import assert_same_run, rows, weights
+from conftest import assert_same_run, companies, rows, weights
 from PIL import Image
 
 from research import launch
@@ -181,19 +181,20 @@ def test_run_that_cannot_begin_leaves_no_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_with_every_method_end_identically_after_kills(tmp_path):
-    """kill -9 of both processes, their agent and the launcher, twice a run, with all hooks composed."""
+@pytest.mark.parametrize("decider", ["deepr", "dsr", "rigl"])
+def test_two_processes_with_many_methods_end_identically_after_kills(decider, tmp_path):
+    """kill -9 of both processes, their agent and the launcher, twice, with all hooks that compose."""
+    names = next(names for names in companies() if decider in names)
     common = {"model": "resnet8", "epochs": 12, "batch_size": 64, "processes": 2, "device": "cpu"}
-    common |= {"checkpoint_minutes": 0, "log_interval": 5, "runs": str(tmp_path), "hooks": {name: {} for name in HOOKS}}
+    common |= {"checkpoint_minutes": 0, "log_interval": 5, "runs": str(tmp_path)}
+    common["hooks"] = {name: dict(HOOKS[name].exercise) for name in names}
     whole = launch(Config.load(common, {"name": "whole"}))
-    moments = random.Random(1)
-    for repetition in range(3):
-        config = Config.load(common, {"name": f"cut-{repetition}"})
-        run = Run.create(config)
-        for _ in range(2):
-            starter = subprocess.Popen(command(config), start_new_session=True)
-            wait_until(lambda run=run: training(run) and list(run.checkpoints.glob("0*.pt")))
-            time.sleep(moments.uniform(0, 8))
-            kill_all(run, starter)
-        launch(config)
-        assert_same_run(whole, run)
+    config = Config.load(common, {"name": "cut"})
+    run, moments = Run.create(config), random.Random(decider)
+    for _ in range(2):
+        starter = subprocess.Popen(command(config), start_new_session=True)
+        wait_until(lambda: training(run) and list(run.checkpoints.glob("0*.pt")))
+        time.sleep(moments.uniform(0, 8))
+        kill_all(run, starter)
+    launch(config)
+    assert_same_run(whole, run)
