@@ -111,8 +111,9 @@ def _published_points(axis: Axes, known: pd.DataFrame, methods: list[str], epoch
 
 
 def _beside(density: float, method: str, methods: list[str]) -> float:
-    """A place near ``density`` that is the method's own, so that methods of one density do not cover each other."""
-    return density * 1.045 ** (methods.index(method) - (len(methods) - 1) / 2)
+    """A place near ``density`` that is the method's own, so that sparse methods do not cover each other."""
+    sparse = [each for each in methods if each not in ("dense", "small")]
+    return density * 1.03 ** (sparse.index(method) - (len(sparse) - 1) / 2) if method in sparse else density
 
 
 def _handle(colour: str, marker: str, label: str, **more: object) -> Line2D:
