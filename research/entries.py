@@ -6,9 +6,8 @@ while the runs are as they were, and an ``**update**:`` under the entry once the
 
 An entry has, in this order: the note; the command; what was run, when, where and by which commit and versions;
 departures from the recipe; counts of every network beside the one it substitutes; teachers with their own error;
-results over seeds; what each configuration is compared with; what calls for a second look; curves; hidden marks. Left
-out of what the log once had: peak memory, which runs do not record, and the next step, which only a person knows: write
-it below.
+results over seeds; what each configuration is compared with; what calls for a second look; which runs are still to
+finish, and when; curves; hidden marks.
 """
 
 from __future__ import annotations
@@ -30,11 +29,24 @@ from research.errors import UsageError
 from research.frames import Runs, load_runs, word
 from research.frames.budgets import Network, network
 from research.frames.groups import Group, difference, group_runs, relative
-from research.provenance import began, circumstances, command_of, config_of, read_json, recipes, sessions_of, teachers
+from research.layers.spec import parse_spec
+from research.provenance import (
+    began,
+    circumstances,
+    command_of,
+    config_of,
+    duration,
+    read_json,
+    recipes,
+    sessions_of,
+    teachers,
+)
+from research.schedule import total_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UNFINISHED = ("created", "running")
 OVERFIT = 1.05  # last over lowest validation loss, where the training error is 0
 TABLE = {
     "top1_err": "error@1 last (%)",
@@ -84,6 +96,7 @@ def entry(groups: Sequence[Group], compared: Mapping[Group, Group], note: str = 
         _compared(groups, compared, networks),
         _attention(groups),
         _checks(groups, uncounted),
+        _next(groups),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -114,9 +127,19 @@ def _counts(groups: Sequence[Group], networks: Mapping[Group, Network]) -> str:
         if config.substitute:
             name, rho = f"{config.model} {config.substitute}", mine.cost.params / reference.params
             decays = " and ".join(f"{decay:.3g}" for decay in mine.decays)
-            facts = f"compression {1 / rho:.3g}, rho {rho:.3g}, weight decay {decays}"
+            facts = f"{_budget(config, mine)}compression {1 / rho:.3g}, rho {rho:.3g}, weight decay {decays}"
             blocks.setdefault(name, f"{name}\n{facts}\n{mine.cost}")
     return "```\n" + "\n\n".join(blocks.values()) + "\n```" if blocks else ""
+
+
+def _budget(config: Config, found: Network) -> str:
+    """The budget that a substitute was fitted to, and by how much the network misses it."""
+    options = parse_spec(config.substitute).options
+    if options.budget:
+        return f"budget {options.budget:,} parameters ({found.cost.params / options.budget - 1:+.2%}), "
+    if options.mult_adds:
+        return f"budget {options.mult_adds:.4g} mult-adds ({found.cost.mult_adds / options.mult_adds - 1:+.2%}), "
+    return ""
 
 
 # -- results ------------------------------------------------------------------------------------------------------
@@ -228,7 +251,7 @@ def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
     """What calls for a second look, a line each."""
     found, underfit = [], []
     for group in groups:
-        for run in group.runs[group.runs["status"] != "finished"].itertuples():
+        for run in group.runs[~group.runs["status"].isin(["finished", *UNFINISHED])].itertuples():
             why = f": {' '.join(run.message.split())}" if run.message else ""
             found.append(f"`{run.name}` {run.status} after {run.epoch} epochs{why}")
         last = group.results.mean(numeric_only=True)
@@ -247,6 +270,17 @@ def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
     if len({tuple(sorted(set(group.runs["seed"]))) for group in groups}) > 1:
         found.append("not all configurations have the same seeds")
     return "\n".join(["To look at again:", "", *(f"- {line}" for line in found)]) if found else ""
+
+
+def _next(groups: Sequence[Group]) -> str:
+    """Runs that wait or go on, each with the time that the epochs it lacks take at its pace so far."""
+    lines = []
+    for group in groups:
+        for run in group.runs[group.runs["status"].isin(UNFINISHED)].itertuples():
+            epochs, seconds = total_epochs(config_of(group)), group.results.loc[run.name, "seconds"]
+            left = f", about {duration(seconds / run.epoch * (epochs - run.epoch))} left" if run.epoch else ""
+            lines.append(f"- `{run.name}`: {run.status}, {run.epoch} of {epochs} epochs{left}")
+    return "\n".join(["Next:", "", *lines]) if lines else ""
 
 
 # -- reading ------------------------------------------------------------------------------------------------------

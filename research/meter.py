@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from research.processes import all_reduce
+from research.processes import all_reduce, peak_memory
 
 
 class Meter:
@@ -97,6 +97,7 @@ class Meter:
             "seconds": self.epoch_seconds,
             "images_per_second": self.images / self.epoch_seconds,
             "data_share": self.epoch_waited / self.epoch_seconds,
+            "peak_memory": peak_memory(self.losses.device),
         }
 
     _SUMS = ("loss_sum", "correct_sum", "images", "epoch_seconds", "epoch_waited", "seconds_before", "seen", "parts")

@@ -56,11 +56,13 @@ def _shared(groups: Sequence[Group]) -> dict[str, Any]:
 def circumstances(groups: Sequence[Group]) -> str:
     """How many runs, when, how long, where, by which code."""
     sessions, count = sessions_of(groups), sum(len(group.runs) for group in groups)
-    seconds = pd.concat([group.results["seconds"] for group in groups])
+    seconds, memory = (pd.concat([group.results[key] for group in groups]) for key in ("seconds", "peak_memory"))
     said = [f"{count} run{'s' * (count > 1)}"]
     if seconds.sum() > 0:
-        each = f", {_duration(seconds.median())} each (median)" if count > 1 else ""
-        said.append(f"{_duration(seconds.sum())} of training and evaluating{each}")
+        each = f", {duration(seconds.median())} each (median)" if count > 1 else ""
+        said.append(f"{duration(seconds.sum())} of training and evaluating{each}")
+    if memory.notna().any():
+        said.append(f"{'at most ' * (memory.nunique() > 1)}{memory.max():.2g} GB of memory")
     if sessions:
         days = sorted({session["started"][:10] for session in sessions})
         said.append(" to ".join(dict.fromkeys([days[0], days[-1]])))
@@ -91,7 +93,7 @@ def _versions(session: Mapping[str, Any]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ from research.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("RESEARCH_SHARED", REPOSITORY.parent / "shared"))
-CLOCKS = {"seconds", "images_per_second", "data_share"}
+CLOCKS = {"seconds", "images_per_second", "data_share", "peak_memory"}
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,6 +18,7 @@ from research.config import Config, parse_assignments
 from research.frames import load_runs
 from research.frames.groups import difference, group_runs, label_changes, relative, run_results
 from research.provenance import command
+from research.run import Run
 
 TODAY = date.today().isoformat()
 ENV = {"python": "3.11.7", "packages": {"torch": "2.0", "numpy": "1.0"}, "commit": "0123456789", "uncommitted": False}
@@ -191,10 +192,26 @@ def test_recipe_is_told_with_what_departs_from_it(write):
 
 
 def test_runs_that_have_not_been_evaluated_make_an_entry_too(here):
-    run = write_run(here / "runs", "fresh", epochs=0)
+    run = write_run(here / "runs", "fresh")
     (run / "status.json").unlink()
+    (run / "metrics.jsonl").unlink()
     text = entries.append(load_runs("runs")).read_text()
-    assert "Nothing has been evaluated yet." in text and "`fresh` created after 0 epochs" in text
+    assert "Nothing has been evaluated yet." in text and "Next:\n\n- `fresh`: created, 0 of 3 epochs\n" in text
+
+
+def test_entry_says_how_long_running_ones_will_take_and_how_much_memory_was_needed(write, here):
+    for name, memory in (("done", 1.234), ("going", 0.5)):
+        run = write(name, errors=(41, 30), lr=0.1 if name == "done" else 0.2)
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows = [row | {"peak_memory": memory} if row["split"] == "epoch" else row for row in rows]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config, status = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "status"))
+    (run / "config.json").write_text(json.dumps(config | {"epochs": 8}))
+    (run / "status.json").write_text(json.dumps(status | {"status": "running"}))
+    with Run.open(run).alone():
+        text = entries.append(load_runs("runs")).read_text()
+    assert "(median); at most 1.2 GB of memory; 2026-01-01" in text
+    assert "- `going`: running, 2 of 8 epochs, about 24 s left\n" in text and "To look at again" not in text
 
 
 def test_command_line_writes_entries_notes_and_updates(write, here, capsys):

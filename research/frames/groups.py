@@ -23,6 +23,7 @@ RESULTS = {
     "train_top1_err": "training top-1 error (%), last epoch",
     "train_loss": "training loss (nats), last epoch; with everything that hooks add to it",
     "seconds": "training and evaluating, all epochs",
+    "peak_memory": "most memory (GB) of its first process so far: tensors on a GPU, or all that is resident",
 }
 
 
@@ -46,11 +47,12 @@ def run_results(runs: Runs) -> pd.DataFrame:
     found = {name: {"seed": seed} for name, seed in zip(runs["name"], runs["seed"], strict=True)}
     for (run, split), part in rows[rows["split"].isin(["epoch", "val"])].groupby(["run", "split"]):
         table = part.pivot_table(index="epoch", columns="metric", values="value", aggfunc="last", dropna=False)
-        table = table.reindex(columns=["loss", "top1", "top5", "seconds"]).sort_index()
+        table = table.reindex(columns=["loss", "top1", "top5", "seconds", "peak_memory"]).sort_index()
         last, mine = table.iloc[-1], found[run]
         mine["seconds"] = mine.get("seconds", 0.0) + table["seconds"].sum()
         if split == "epoch":
             mine |= {"train_loss": last["loss"], "train_top1_err": 100 - last["top1"]}
+            mine["peak_memory"] = table["peak_memory"].max()
         else:
             best = table.loc[table["top1"].idxmax()] if table["top1"].notna().any() else last
             mine |= {"top1_err": 100 - last["top1"], "top5_err": 100 - last["top5"], "val_loss": last["loss"]}
