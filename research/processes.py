@@ -65,7 +65,7 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory (GB) this process has held so far: tensors on the GPU that it uses, or else all that is resident."""
+    """The most memory (GB) this process has held so far: tensors on its GPU, or else all that is resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
