@@ -66,6 +66,13 @@ class Augment:
         """Side of the images that leave the loader."""
         return self.image_size or dataset.shape[-1]
 
+    @property
+    def drawn(self) -> list[str]:
+        """The parameters that draw a training image anew every epoch; none: it is always as in evaluation."""
+        switches = {"crop": self.crop == "resized" or (self.crop == "pad" and self.padding > 0), "flip": self.flip}
+        switches |= {"jitter": self.jitter > 0, "cutout": self.cutout > 0}
+        return [name for name, on in switches.items() if on]
+
 
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     """Order of the training samples in an epoch: int64 (count,), the same on any machine and library version."""
