@@ -227,6 +227,14 @@ def test_entry_counts_reference_and_substituted_network_and_names_the_teacher(ru
     assert "tt:0.8 distill: group1 2.00e-04, group2 1.00e-04." in text
 
 
+def test_entry_says_by_how_much_a_budget_is_missed(here):
+    for name, budget in (("small", "budget=12000"), ("fast", "mult_adds=6.4e5")):
+        write_run(here / "runs", name, **SMALL, substitute=f"tt:{budget}")
+    text = entries.append(load_runs("runs")).read_text()
+    assert "wrn-10-1 tt:budget=12000\nbudget 12,000 parameters (-0.28%), compression 6.51, rho 0.154" in text
+    assert re.search(r"\nbudget 6.4e\+05 mult-adds \([+-]0\.\d\d%\), compression ", text)
+
+
 # -- figures --------------------------------------------------------------------------------------------------------
 
 
