@@ -100,17 +100,43 @@ def test_resized_crop_is_that_of_torchvision(box):
     assert np.abs(rendered(image, draw[0], 32) - expected.permute(1, 2, 0).numpy()).max() < 1e-2
 
 
-def test_pad_crop_flip_and_cutout_equal_numpy():
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_pad_crop_flip_and_cutout_equal_numpy(mode):
     image = picture(32, 32)
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode)
     for top, left, flip, row, column in [(-4, 3, 1, 0, 31), (2, -1, 0, 16, 16), (4, 4, 1, 31, 5)]:
         draw = np.zeros(1, DRAW)
         draw["top"], draw["left"], draw["rows"], draw["columns"] = top, left, 32, 32
-        draw["flip"], draw["cut_row"], draw["cut_column"] = flip, row, column
+        draw["flip"], draw["reflect"], draw["cut_row"], draw["cut_column"] = flip, mode == "reflect", row, column
         expected = padded[4 + top : 36 + top, 4 + left : 36 + left].astype(np.float32)
         expected = expected[:, ::-1].copy() if flip else expected
         expected[max(0, row - 8) : row + 8, max(0, column - 8) : column + 8] = 0
         assert np.array_equal(rendered(image, draw[0], 32, (16, False, False)), expected)
+
+
+@given(st.data(), st.integers(1, 40), st.sampled_from([1, 3]), st.booleans(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_reflected_pad_crop_is_that_of_torch_at_any_size(data, size, channels, flip, seed):
+    augment = Augment(crop="pad", padding=data.draw(st.integers(0, size - 1)), pad_mode="reflect", flip=flip)
+    image, side = picture(size, size, seed, channels), sizes((size, size))
+    draws = draw_training(augment, np.array([seed]), *side, seed, 0, size)
+    padded = F.pad(torch.from_numpy(image).permute(2, 0, 1), augment.padding, padding_mode="reflect")
+    at = (augment.padding + int(draws[name][0]) for name in ("top", "left"))
+    expected = F.crop(padded, *at, size, size)
+    expected = (F.hflip(expected) if draws["flip"][0] else expected).permute(1, 2, 0).float()
+    assert np.array_equal(rendered(image, draws[0], size, (0, False, False)), expected)
+    columns = {name: torch.from_numpy(draws[name].copy()) for name in draws.dtype.names}
+    stored = (torch.from_numpy(image.reshape(-1)), torch.zeros(1, dtype=torch.long), *map(torch.from_numpy, side))
+    lines = (torch.ones(size, channels), torch.zeros(size, channels))
+    assert torch.equal(gather.render(*stored, columns, (*lines, 0, False, False), size, 0)[0], expected)
+
+
+def test_how_images_are_padded_changes_no_draw():
+    sides = np.full(500, 32)
+    drawn = {mode: draw_training(Augment("pad", 4, mode, flip=True), np.arange(500), sides, sides, 0, 0, 32)
+             for mode in ("zero", "reflect")}  # fmt: skip
+    for name in DRAW.names:
+        assert np.array_equal(drawn["zero"][name], drawn["reflect"][name]) == (name != "reflect")
 
 
 @pytest.mark.parametrize("order", range(6))

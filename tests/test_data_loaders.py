@@ -10,7 +10,7 @@ from PIL import Image
 
 from research.config import Config
 from research.data import beton, loaders, memory
-from research.data.augment import draw_training, permutation
+from research.data.augment import Augment, draw_training, permutation
 from research.data.loaders import check, make_loader
 from research.errors import UsageError
 
@@ -71,11 +71,13 @@ def plain(epoch, config=CONFIG):
     size, steps = 8, len(images.labels) // config.batch_size
     order = permutation(len(images.labels), config.seed, epoch)[: steps * config.batch_size]
     sides = np.full(len(order), size)
-    draws = draw_training(loaders.Augment(**AUGMENT), order, sides, sides, config.seed, epoch, size)
+    augment = Augment(**config.data_args)
+    mode = "reflect" if augment.pad_mode == "reflect" else "constant"
+    draws = draw_training(augment, order, sides, sides, config.seed, epoch, size)
     info, inputs = check(config), []
     for index, draw in zip(order, draws, strict=True):
-        image = np.pad(images.pixels.reshape(-1, size, size)[index], 2)
-        top, left = int(draw["top"]) + 2, int(draw["left"]) + 2
+        image = np.pad(images.pixels.reshape(-1, size, size)[index], augment.padding, mode)
+        top, left = int(draw["top"]) + augment.padding, int(draw["left"]) + augment.padding
         image = image[top : top + size, left : left + size].astype(np.float32)
         image = image[:, ::-1].copy() if draw["flip"] else image
         image = image * np.float32(1 / (255 * info.std[0])) + np.float32(-info.mean[0] / info.std[0])
@@ -94,6 +96,16 @@ def test_training_batches_equal_the_plain_reference(make, kind):
         expected = plain(epoch)
         assert torch.equal(inputs, expected[0]) and torch.equal(targets, expected[1])
         assert inputs.dtype == torch.float32 and targets.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reflected_padding_equals_the_plain_reference(make, monkeypatch, kind):
+    config = dataclasses.replace(CONFIG, data_args=AUGMENT | {"padding": 7, "pad_mode": "reflect"})
+    loader = make(kind, config=config)
+    if kind == "ffcv":  # one that is compiled already: all that differs is drawn
+        monkeypatch.setattr(loader, "augment", Augment(**config.data_args))
+    found, expected = everything(loader), plain(0, config)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,6 +219,12 @@ def test_memory_format_follows_the_config(pictures):
         ({"dataset": "digitz"}, "unknown dataset 'digitz'; did you mean 'digits'"),
         ({"dataset": "linear", "loader": "ffcv"}, "vectors; use loader=memory"),
         ({"data_args": {"flop": 1}}, "did you mean 'flip'"),
+        (
+            {"data_args": {"crop": "pad", "padding": 8, "pad_mode": "reflect"}},
+            "padding=8: an image of 8 pixels reflects at most 7; use pad_mode=zero",
+        ),
+        ({"data_args": {"padding": 2, "pad_mode": "reflect"}}, "pad_mode='reflect': needs crop=pad, not crop=none"),
+        ({"data_args": {"crop": "pad", "pad_mode": "mirror"}}, "pad_mode='mirror'"),
         ({"data_args": {"holdout": 1438}}, "data_args.holdout=1438: must be below the 1,438 training images"),
         ({"data_args": {"holdout": 9}, "loader": "ffcv"}, "FFCV files are read whole; use loader=memory"),
         ({"loader": "ffcv", "data_root": "."}, "run `research data write digits --root .` once"),

@@ -64,7 +64,10 @@ def test_networks_and_data_follow_their_flags():
     wide = Config.load(words("--model cifar10_WideResNet --layers 22 --widen-factor 2 --no-augment --validate-set"))
     assert wide.model == "wrn-22-2" and wide.hooks["static_sparse"]["granularity"] == 2
     assert (wide.data_args["crop"], wide.data_args["flip"], wide.data_args["holdout"]) == ("none", False, 5000)
-    assert Config.load({"model": "cifar10_WideResNet"}).model == "wrn-28-10"
+    assert wide.data_args["pad_mode"] == "zero"
+    usual = Config.load({"model": "cifar10_WideResNet"})
+    assert usual.model == "wrn-28-10"
+    assert usual.data_args == {"crop": "pad", "padding": 4, "pad_mode": "reflect", "flip": True}
     thin = Config.load(words("--model imagenet_resnet50 --widen-factor 0.54 --sparse-resnet-downsample"))
     assert thin.model == "resnet50" and thin.model_args["width"] == 0.54
     assert Config.load(words("--no-batch-norm")).model_args["batch_norm"] is False

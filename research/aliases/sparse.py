@@ -228,9 +228,12 @@ def _network(f: Mapping[str, Any], model: Model) -> dict[str, Any]:
 
 
 def _data(f: Mapping[str, Any]) -> dict[str, Any]:
+    wide = f["model"] == "cifar10_WideResNet"
     told: dict[str, Any] = {"crop": "none", "flip": False} if f["no_augment"] else {}
+    if f["no_augment"] and wide:
+        told["pad_mode"] = "zero"  # its recipe pads by reflection
     if f["validate_set"]:
-        told["holdout"] = 5_000 if f["model"] == "cifar10_WideResNet" else 10_000
+        told["holdout"] = 5_000 if wide else 10_000
     return {"data_args": told} if told else {}
 
 

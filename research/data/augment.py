@@ -17,11 +17,13 @@ from research.data.datasets import Dataset
 
 TRIES = 10  # of the random resized crop, as in torchvision
 DRAW = np.dtype(
-    [("top", "<f4"), ("left", "<f4"), ("rows", "<f4"), ("columns", "<f4"), ("flip", "<u1"), ("order", "<u1")]
-    + [("cut_row", "<i2"), ("cut_column", "<i2"), ("brightness", "<f4"), ("contrast", "<f4"), ("saturation", "<f4")]
+    [("top", "<f4"), ("left", "<f4"), ("rows", "<f4"), ("columns", "<f4")]
+    + [("flip", "<u1"), ("reflect", "<u1"), ("order", "<u1"), ("cut_row", "<i2"), ("cut_column", "<i2")]
+    + [("brightness", "<f4"), ("contrast", "<f4"), ("saturation", "<f4")]
 )
-"""What happens to one image: the box of the source (pixels, may reach outside where padded), whether it is mirrored,
-in which of the 3! orders colours change and by which factors, and the centre of the cut-out square (output pixels)."""
+"""What happens to one image: the box of the source (pixels, may reach outside where padded), whether it is mirrored
+and whether what lies outside is the image's reflection, in which of the 3! orders colours change and by which factors,
+and the centre of the cut-out square (output pixels)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Augment:
     crop: Annotated[
         Literal["none", "pad", "resized"], "pad: random window of the padded image; resized: random area and aspect"
     ] = "none"
-    padding: Annotated[int, Range(least=0), "zero pixels added on every side before a pad crop"] = 0
+    padding: Annotated[int, Range(least=0), "pixels added on every side before a pad crop"] = 0
+    pad_mode: Annotated[Literal["zero", "reflect"], "those pixels: 0; or the image mirrored at its border pixels"] = (
+        "zero"
+    )
     scale: Annotated[tuple[float, float], "resized crop: smallest and largest share of the area"] = (0.08, 1.0)
     ratio: Annotated[tuple[float, float], "resized crop: smallest and largest width / height"] = (3 / 4, 4 / 3)
     flip: Annotated[bool, "mirror every second training image, at random"] = False
@@ -56,6 +61,12 @@ class Augment:
             found.append(f"crop='pad': pictures of {dataset.name} differ in size; use crop=resized or crop=none")
         if self.crop == "pad" and dataset.kind == "images" and side != dataset.shape[-1]:
             found.append(f"crop='pad': keeps the stored size, so image_size must be {dataset.shape[-1]}, not {side}")
+        if self.pad_mode == "reflect" and self.crop != "pad":
+            found.append(f"pad_mode='reflect': needs crop=pad, not crop={self.crop}; or use pad_mode=zero")
+        elif self.pad_mode == "reflect" and self.padding >= side:
+            found.append(
+                f"padding={self.padding}: an image of {side} pixels reflects at most {side - 1}; use pad_mode=zero"
+            )
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high or (name == "scale" and high > 1):
                 limit = " <= 1" if name == "scale" else ""
@@ -103,6 +114,7 @@ def draw_training(
     if augment.crop == "pad" and augment.padding:
         draws["top"] = np.floor(uniform(1) * (2 * augment.padding + 1)) - augment.padding
         draws["left"] = np.floor(uniform(2) * (2 * augment.padding + 1)) - augment.padding
+        draws["reflect"] = augment.pad_mode == "reflect"
     elif augment.crop == "resized":
         _draw_resized(augment, draws, heights, widths, uniform)
     if augment.flip:

@@ -56,8 +56,16 @@ def _fetch(image, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 
 
 def _copy(image, draws, size: int) -> torch.Tensor:
-    at = torch.arange(size, device=image[0].device)
-    return _fetch(image, draws["top"].long()[:, None] + at, draws["left"].long()[:, None] + at)
+    at, reflect = torch.arange(size, device=image[0].device), draws["reflect"].bool()[:, None]
+    rows, columns = (draws[name].long()[:, None] + at for name in ("top", "left"))
+    rows = torch.where(reflect, _reflected(rows, image[2][:, None]), rows)
+    columns = torch.where(reflect, _reflected(columns, image[3][:, None]), columns)
+    return _fetch(image, rows, columns)
+
+
+def _reflected(i: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
+    """See ``kernels._reflected``."""
+    return extent - 1 - (extent - 1 - i.abs()).abs()
 
 
 def _filter(start, extent, size: int, taps: int, low, high) -> tuple[torch.Tensor, torch.Tensor]:

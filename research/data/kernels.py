@@ -43,10 +43,10 @@ def render(image, draw, finish, out):
     top, left = int(math.floor(draw.top)), int(math.floor(draw.left))
     exact = draw.rows == size and draw.columns == size and draw.top == top and draw.left == left
     if exact and not jitter:
-        _copy(image, top, left, draw.flip, scale, bias, out)
+        _copy(image, top, left, draw.flip, draw.reflect, scale, bias, out)
     else:
         if exact:
-            _copy(image, top, left, draw.flip, np.ones_like(scale), np.zeros_like(bias), out)
+            _copy(image, top, left, draw.flip, draw.reflect, np.ones_like(scale), np.zeros_like(bias), out)
         else:
             _resample(image, draw, boxed, out)
         if jitter:
@@ -64,8 +64,8 @@ def render(image, draw, finish, out):
 
 
 @compiled
-def _copy(image, top, left, flip, scale, bias, out):
-    """The window at (top, left), zero pixels beyond the image.
+def _copy(image, top, left, flip, reflect, scale, bias, out):
+    """The window at (top, left); beyond the image its reflection, or zero pixels.
 
     A line is put together as bytes and then converted in one loop over all its values, which the compiler vectorises.
     """
@@ -77,10 +77,11 @@ def _copy(image, top, left, flip, scale, bias, out):
     target, flat = line[begin : begin + count], line.reshape(size * channels)
     for row in range(size):
         values = out[row].reshape(size * channels)
-        if not 0 <= top + row < image.shape[0]:
+        at = _reflected(top + row, image.shape[0]) if reflect else top + row
+        if not 0 <= at < image.shape[0]:
             values[:] = bias
             continue
-        source = image[top + row, left + first : left + last]
+        source = image[at, left + first : left + last]
         for x in range(count):
             to = count - 1 - x if flip else x
             if channels == 3:  # spelt out: a loop over three bytes costs as much as everything else
@@ -88,8 +89,20 @@ def _copy(image, top, left, flip, scale, bias, out):
             else:
                 for c in range(channels):
                     target[to, c] = source[x, c]
+        if reflect:
+            for x in range(size - count):  # the columns beside the image
+                column = x if x < first else x + count
+                to, beside = size - 1 - column if flip else column, _reflected(left + column, image.shape[1])
+                for c in range(channels):
+                    line[to, c] = image[at, beside, c]
         for k in range(size * channels):
             values[k] = np.float32(flat[k]) * scale[k] + bias[k]
+
+
+@compiled
+def _reflected(i, extent):
+    """Where pixel ``i`` of an axis that is mirrored at its first and last pixel lies; -extent < i < 2 extent - 1."""
+    return extent - 1 - abs(extent - 1 - abs(i))
 
 
 @compiled
