@@ -156,6 +156,29 @@ def test_looking_at_the_first_batches_disturbs_nothing(make, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_training_split_in_order_has_every_sample_once_as_the_epoch_sees_it(make, kind):
+    loader = make(kind)
+    loader.set_epoch(1, start=3)
+    ordered = loader.in_order()
+    inputs, targets = everything(ordered)
+    assert np.array_equal(ordered.rows(0, len(ordered)), np.arange(1438)) and len(inputs) == 1438
+    seen, labels = everything(loader)  # where it was left
+    rows = loader.rows(3, len(loader))
+    assert torch.equal(inputs[rows], seen) and torch.equal(targets[rows], labels)
+    halves = [make_loader(CONFIG, "train", rank, 2).in_order() for rank in (0, 1)]
+    assert sorted(np.concatenate([half.rows(0, len(half)) for half in halves])) == list(range(1438))
+
+
+@pytest.mark.parametrize("data_args", [{}, {"image_size": 12, "eval_resize": 14}])
+def test_without_augmentation_training_images_in_order_are_those_of_evaluation(monkeypatch, data_args):
+    config, read = dataclasses.replace(CONFIG, data_args=data_args), loaders._images
+    ordered = make_loader(config, "train").in_order()
+    monkeypatch.setattr(loaders, "_images", lambda name, root, split, download: read(name, root, "train", download))
+    for mine, evaluated in zip(everything(ordered), everything(make_loader(config, "val")), strict=True):
+        assert torch.equal(mine, evaluated)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_kept_batches_are_never_overwritten(make, kind):
     loader = make(kind)
     kept = [(x, x.clone()) for x, _ in loader]

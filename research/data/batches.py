@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,14 +52,14 @@ class Loader(ABC):
 
     def __init__(self, info: DataInfo, share: Share, device: str | torch.device = "cpu"):
         self.info, self.share, self.device = info, share, torch.device(device)
-        self.training = share.split == "train"
+        self.training = self.shuffled = share.split == "train"
         self.batch = share.batch_size // share.world
         self.set_epoch(0)
 
     def __len__(self) -> int:
-        if self.training:
+        if self.shuffled:
             return self.info.train // self.share.batch_size
-        mine = len(range(self.share.rank, self.info.val, self.share.world))
+        mine = len(range(self.share.rank, self.info.count(self.share.split), self.share.world))
         return -(-mine // self.batch)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -72,6 +73,16 @@ class Loader(ABC):
         """The first ``count`` batches of the current epoch, without any effect on other iterations."""
         return self.batches(0, min(count, len(self)))
 
+    def in_order(self) -> Loader:
+        """The split in stored order as validation is read, each sample exactly once, looking as in the current epoch.
+
+        It shares memory and threads with this loader: iterate one at a time, and close only this one.
+        """
+        loader = copy(self)
+        loader.shuffled = False
+        loader.set_epoch(self.epoch)
+        return loader
+
     def close(self) -> None:  # noqa: B027 - most loaders hold nothing
         """Give back threads and memory; the loader is of no use afterwards."""
 
@@ -82,8 +93,9 @@ class Loader(ABC):
     def rows(self, first: int, last: int) -> np.ndarray:
         """Sample indices of batches ``first`` to ``last - 1`` of this process, one after another: int64 (n,)."""
         share = self.share
-        if not self.training:
-            return np.arange(share.rank, self.info.val, share.world)[first * self.batch : last * self.batch]
+        if not self.shuffled:
+            mine = np.arange(share.rank, self.info.count(share.split), share.world)
+            return mine[first * self.batch : last * self.batch]
         steps = permutation(self.info.train, share.seed, self.epoch)[: len(self) * share.batch_size]
         mine = steps.reshape(len(self), share.world, self.batch)[first:last, share.rank]
         return np.ascontiguousarray(mine).reshape(-1)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from research.data.datasets import Dataset, arguments, data_root, describe
 from research.data.memory import Images, MemoryLoader, VectorLoader
 from research.errors import UsageError
 
-__all__ = ["DataInfo", "Loader", "check", "make_loader"]
+__all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader"]
 
 MEMORY_SHARE = 4  # loader=auto keeps decoded images in memory when all processes together need less than 1/4 of it
 
@@ -76,6 +77,14 @@ def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu")
     if dataset.kind == "vectors":
         return VectorLoader(info, share, *samples, device)
     return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, config.workers)
+
+
+def drawn_arguments(config) -> dict[str, Any]:
+    """The ``data_args`` that draw a training input anew every epoch, with their values; none: it is always the same."""
+    values, _ = arguments(config.dataset, config.data_args)
+    if describe(config.dataset).kind == "vectors":
+        return {}
+    return {name: values[name] for name in Augment(**values).drawn}
 
 
 def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) -> DataInfo:

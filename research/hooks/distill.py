@@ -27,9 +27,12 @@ from research.arguments import Range
 from research.config import Config
 from research.errors import UsageError
 from research.evaluate import evaluate
+from research.hooks.answers import Answers, KeptAnswers, refuse_drawn
 from research.hooks.attention import attention_map, find_taps, full_precision, recorded_maps
 from research.hooks.base import Hook
 from research.hooks.means import EpochMeans
+from research.models import check_model, known_for
+from research.models.libraries import PUBLISHED
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -82,22 +85,26 @@ class Distill(Hook):
     """Train towards a teacher's attention maps and logits: the loss becomes (1 - alpha) loss + alpha KD + AT.
 
     The teacher is in evaluation mode and no part of the run's network. A run's network is rebuilt as its own methods
-    changed it, a teacher of its own excepted, with its best weights; ``torchvision:NAME`` is fetched with its newest
-    published ones. Without ``teacher`` it is the run's own network with its initial weights: untrained, to try things
-    out. Its files must stay as they are while the run trains. Its top-1 on the run's validation set is measured first
-    (a row ``val_teacher``); rows ``distill`` have the means of both terms over every epoch, and those of each tap.
+    changed it, a teacher of its own excepted, with its best weights; ``torchvision:NAME`` and ``timm:NAME`` are fetched
+    with their newest published ones. Without ``teacher`` it is the run's own network with its initial weights:
+    untrained, to try things out. Its files must stay as they are while the run trains. Its top-1 on the run's
+    validation set is measured first (a row ``val_teacher``); rows ``distill`` have the means of both terms over every
+    epoch, and those of each tap.
 
     ``taps`` are names of modules, in teacher and student alike. Without them maps are compared at the ends of the
     stages: ``groupN`` and ``layerN`` of ResNets (each cut into ``split`` equal parts), the cells before the reductions
     of DARTS, the strided blocks of MobileNetV2; the two networks may then be of different kinds. List it after methods
     that add terms to the loss of the labels.
+
+    With ``cache`` the teacher answers to every training image once, whenever training starts or continues, and its
+    logits and maps are looked up afterwards. Refused where augmentation makes an image another every epoch.
     """
 
     neutral = {"alpha": 0.0, "beta": 0.0}
 
     def __init__(
         self,
-        teacher: Annotated[str, "a run's folder, a file of weights or torchvision:NAME; empty = initial self"] = "",
+        teacher: Annotated[str, "a run, a file of weights, torchvision:NAME or timm:NAME; empty = initial self"] = "",
         teacher_model: Annotated[str, "network of a file that does not name its own; empty = the student's"] = "",
         alpha: Annotated[float, Range(least=0, most=1), "weight of the teacher's logits against the labels'"] = 0.0,
         temperature: Annotated[float, Range(above=0), "of both softmaxes in KD"] = 4.0,
@@ -105,19 +112,24 @@ class Distill(Hook):
         taps: Annotated[tuple[str, ...], "modules whose maps are compared; empty = ends of the stages"] = (),
         split: Annotated[int, Range(least=1), "parts of a stage, each with a tap at its end"] = 1,
         reduction: Annotated[Reduction, "of KD: mean over classes too, or sum"] = "elementwise",
+        cache: Annotated[bool, "ask the teacher about every training image only once; not with augmentation"] = False,
     ):
         if taps and split > 1:
             raise UsageError(f"split={split}: cuts the known stages, and taps={list(taps)} names others; give one")
         self.teacher, self.teacher_model, self.taps, self.split = teacher, teacher_model, taps, split
         self.alpha, self.temperature, self.beta, self.reduction = alpha, temperature, beta, reduction
+        self.cache = cache
 
     @property
     def active(self) -> bool:
         return bool(self.alpha or self.beta)
 
     def check(self, config: Config) -> None:
-        if self.active:
-            self.find_teacher(config)
+        if not self.active:
+            return
+        if self.cache:
+            refuse_drawn(config)
+        self.find_teacher(config)
 
     def setup(self, run: Run) -> None:
         if not self.active:
@@ -133,6 +145,7 @@ class Distill(Hook):
         if run.config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.network) if run.config.compile else self.network
+        self.kept = KeptAnswers(run, self.ask) if self.cache else None
 
     def find_teacher(self, config: Config) -> tuple[str, Config, dict[str, Tensor] | None]:
         """Where the teacher of a run with ``config`` comes from, its Config, and its weights if they are in a file."""
@@ -140,14 +153,20 @@ class Distill(Hook):
 
         if not self.teacher:
             return "the run's own network as it was initialised, untrained", config, None
-        if self.teacher.startswith("torchvision:"):
-            published = Config.load({"model": self.teacher, "model_args": {"weights": "DEFAULT"}})
+        library = self.teacher.partition(":")[0]
+        if library in PUBLISHED:
+            published = Config.load({"model": self.teacher, "model_args": PUBLISHED[library]})
             return f"{self.teacher} as published", published, None
         runs = Path(config.runs).resolve()
         path = Path(self.teacher)
         path = path if path.exists() or path.name != self.teacher else runs / path  # the name of a run
         if path.resolve() == runs / config.run_name:
             raise UsageError(f"distill.teacher={self.teacher!r}: a run cannot be its own teacher")
+        if not path.exists() and not check_model(self.teacher, {}):
+            raise UsageError(
+                f"distill.teacher={self.teacher!r}: names a network without trained weights; give a run, a file of "
+                "weights, torchvision:NAME or timm:NAME"
+            )
         given = {"model": self.teacher_model} if self.teacher_model else {}
         found = find(path, given, assumed={"model": config.model, "model_args": config.model_args})
         return f"{found.config.model} of {found.path}", found.config, found.tensors
@@ -158,6 +177,11 @@ class Distill(Hook):
 
         info = run.train_loader.info
         origin, config, tensors = self.find_teacher(run.config)
+        if self.teacher and tensors is None and (own := known_for(self.teacher)[0]) != info.classes:
+            raise UsageError(
+                f"distill.teacher={self.teacher!r}: was published for {own} classes, the data has {info.classes}; give "
+                "a run or a file of weights that was trained on it"
+            )
         network = network_of(config, info.classes, info.shape, run.device)
         if tensors is not None:
             weights.load_into(network, tensors, f"distill.teacher={self.teacher!r} for {info.classes} classes")
@@ -196,19 +220,24 @@ class Distill(Hook):
             top1 = evaluate(run, self.network, split="val_teacher")
             run.note(f"distill: the teacher is {self.origin}; its top-1 here is {top1:.2f} %")
 
+    @torch.no_grad()
+    def ask(self, x: Tensor) -> Answers:
+        """What the loss takes of the teacher's answers to inputs ``x`` (B, C, H, W)."""
+        logits = self.forward(x)
+        return self.teacher_maps | ({"": logits} if self.alpha else {})
+
     def loss(self, run: Run, loss: Tensor) -> Tensor:
         if not self.active:
             return loss
-        with torch.no_grad():
-            teacher_y = self.forward(run.inputs)
+        answers = self.kept(run) if self.kept else self.ask(run.inputs)
         kd = at = loss.new_zeros(())
         terms = loss.new_zeros(len(self.maps))
         if self.alpha:
-            kd = divergence(run.logits, teacher_y, self.temperature, self.reduction)
+            kd = divergence(run.logits, answers[""], self.temperature, self.reduction)
             loss = (1 - self.alpha) * loss + self.alpha * kd
         if self.beta:
-            student_maps, teacher_maps = (list(maps.values()) for maps in (self.maps, self.teacher_maps))
-            terms = attention_transfer_terms(student_maps, teacher_maps)
+            teacher_maps = [answers[tap] for tap in self.teacher_maps]
+            terms = attention_transfer_terms(list(self.maps.values()), teacher_maps)
             at = self.beta * 3 / len(terms) * terms.sum()
             loss = loss + at
         self.means.add(torch.cat([torch.stack([kd, at]), terms]), len(run.inputs))

@@ -5,7 +5,8 @@ Their constructors take what the library's do; there is no signature to check ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -30,7 +31,8 @@ def torchvision_model(name: str) -> Callable[..., nn.Module]:
     def construct(num_classes: int = 1000, input_shape: tuple[int, ...] = (3, 224, 224), /, **args: Any) -> nn.Module:
         if input_shape[0] != 3:
             raise UsageError(f"torchvision's networks take 3 channels, not {input_shape[0]}; timm's take any number")
-        return library.get_model(name, num_classes=num_classes, **defaults | args)
+        with published_weights("torchvision", name, args):
+            return library.get_model(name, num_classes=num_classes, **defaults | args)
 
     return construct
 
@@ -46,12 +48,37 @@ def timm_model(name: str) -> Callable[..., nn.Module]:
     if not timm.is_model(name):
         raise UsageError(f"unknown model 'timm:{name}'{nearest(name, timm.list_models())}")
 
-    def construct(num_classes: int = 1000, input_shape: tuple[int, ...] = (3, 224, 224), /, **args: Any) -> nn.Module:
-        return timm.create_model(name, num_classes=num_classes, in_chans=input_shape[0], **args)
+    published = timm.get_pretrained_cfg(name)
+    known = published.num_classes if published else 1000
+
+    def construct(num_classes: int = known, input_shape: tuple[int, ...] = (3, 224, 224), /, **args: Any) -> nn.Module:
+        with published_weights("timm", name, args):
+            return timm.create_model(name, num_classes=num_classes, in_chans=input_shape[0], **args)
 
     return construct
 
 
+@contextmanager
+def published_weights(library: str, name: str, args: Mapping[str, Any]) -> Iterator[None]:
+    """Says in one line what to do when the published weights that ``args`` ask for cannot be fetched."""
+    try:
+        yield
+    except OSError as error:  # of urllib, huggingface_hub and the disk alike
+        if not PUBLISHED[library].keys() & args.keys():
+            raise
+        raise UsageError(
+            f"the published weights of {library}:{name} are not on this machine and cannot be fetched "
+            f"({str(error).splitlines()[0]}); build it once where there is a network and copy {CACHES[library]} here, "
+            "or give a file of weights"
+        ) from error
+
+
+CACHES = {
+    "torchvision": "~/.cache/torch/hub/checkpoints ($TORCH_HOME/hub/checkpoints)",
+    "timm": "~/.cache/huggingface/hub ($HF_HOME/hub)",
+}
+PUBLISHED: dict[str, dict[str, Any]] = {"torchvision": {"weights": "DEFAULT"}, "timm": {"pretrained": True}}
+"""What the constructors of a library take for a network's newest published weights."""
 LIBRARIES: dict[str, Callable[[str], Callable[..., nn.Module]]] = {
     "torchvision": torchvision_model,
     "timm": timm_model,
