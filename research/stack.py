@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from research.data.memory import side_by_side
 from research.errors import UsageError
 from research.meter import Meter
 from research.models.stacked_mlp import StackedMLP, part, stack
@@ -91,14 +92,15 @@ class Stack:
         """Inputs (K, B, F) and targets (N, B) of what is left of the epoch."""
         for loader in self.loaders:
             loader.set_epoch(self.lead.epoch, start=self.lead.batch)
-        for batches in zip(*self.loaders, strict=True):
-            inputs, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
-            yield inputs.flatten(2), targets.repeat_interleave(len(self.meters) // len(targets), dim=0)
+        orders = len(self.loaders)
+        for inputs, targets in side_by_side(self.loaders):
+            targets = targets.view(orders, -1)
+            yield inputs.reshape(*targets.shape, -1), targets.repeat_interleave(len(self.meters) // orders, dim=0)
 
     def count(self, losses: Tensor, logits: Tensor, targets: Tensor) -> None:
         """One more step of every network; no host synchronisation."""
         self.losses[self.clock.parts] = losses
-        self.correct += (logits.argmax(1) == targets).sum(1)
+        self.correct += (logits.max(1).indices == targets).sum(1)  # argmax(1) is ten times as slow
         for meter in self.meters:
             meter.seen += targets.shape[1]
             meter.parts += 1

@@ -69,9 +69,12 @@ def test_stacked_logits_and_gradients_are_those_of_the_networks(act, orders, dep
 
 
 SGD = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.01, "schedule": "cosine", "smoothing": 0.1}
+AUGMENTED = {"data_args": {"crop": "pad", "padding": 1, "flip": True}}
 
 
-@pytest.mark.parametrize("given", [{}, {"order_seed": 7}, SGD], ids=["private order", "shared order", "sgd"])
+@pytest.mark.parametrize(
+    "given", [{}, {"order_seed": 7}, SGD, AUGMENTED], ids=["private order", "shared order", "sgd", "augmented"]
+)
 def test_loss_curves_are_those_of_separate_runs(mlp, given):
     configs = members(mlp, log_interval=1, **given)
     for config, run in zip(configs, fit_population(configs), strict=True):

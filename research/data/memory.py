@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from research.data import gather
-from research.data.augment import Augment
+from research.data.augment import Augment, draw_evaluation
 from research.data.batches import Batch, DataInfo, Loader, Share, finish
 
 
@@ -48,7 +49,35 @@ class Images:
         return Images(self.pixels, *(each[chosen] for each in (self.offsets, self.heights, self.widths, self.labels)))
 
 
-class VectorLoader(Loader):
+class InMemory(Loader):
+    """Samples that lie in memory: it is chosen first, for the whole epoch, what to read of which, then read."""
+
+    @abstractmethod
+    def chosen(self, first: int, last: int) -> tuple[np.ndarray, ...]:
+        """What :meth:`read` must know of every sample of batches ``first`` to ``last - 1``: arrays (n,)."""
+
+    @abstractmethod
+    def read(self, batch: int, *chosen: np.ndarray) -> Iterator[Batch]:
+        """Batches of ``batch`` samples that were :meth:`chosen`."""
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        return self.read(self.batch, *self.chosen(first, last))
+
+
+def side_by_side(loaders: Sequence[Loader]) -> Iterator[Batch]:
+    """The batches of K loaders that differ in their seed only, as one: (K B, ...) and (K B,), loader after loader.
+
+    From memory the step of all is read at once, into one tensor.
+    """
+    lead = loaders[0]
+    if not isinstance(lead, InMemory):
+        return (tuple(map(torch.cat, zip(*batches, strict=True))) for batches in zip(*loaders, strict=True))
+    each = zip(*(loader.chosen(loader.start, len(loader)) for loader in loaders), strict=True)
+    chosen = (np.stack([of_one.reshape(-1, lead.batch) for of_one in arrays], axis=1).reshape(-1) for arrays in each)
+    return lead.read(len(loaders) * lead.batch, *chosen)
+
+
+class VectorLoader(InMemory):
     """Batches of a set of vectors (N, F) float32."""
 
     def __init__(self, info: DataInfo, share: Share, vectors: np.ndarray, labels: np.ndarray, device="cpu"):
@@ -56,16 +85,19 @@ class VectorLoader(Loader):
         self.inputs = torch.from_numpy(vectors.astype(np.float32)).to(self.device)
         self.targets = torch.from_numpy(labels).to(self.device)
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        rows = torch.from_numpy(self.rows(first, last)).to(self.device)
-        for batch in rows.split(self.batch):
-            yield self.inputs[batch], self.targets[batch]
+    def chosen(self, first: int, last: int) -> tuple[np.ndarray]:
+        return (self.rows(first, last),)
+
+    def read(self, batch: int, rows: np.ndarray) -> Iterator[Batch]:
+        for at in torch.from_numpy(rows).to(self.device).split(batch):
+            yield self.inputs[at], self.targets[at]
 
 
-class MemoryLoader(Loader):
+class MemoryLoader(InMemory):
     """Batches of images in memory: by the compiled kernel on the CPU, by torch on a GPU or where numba is missing.
 
-    ``threads`` share the rows of a batch; the pixels do not depend on their number.
+    Images that are wanted as they are stored, but for the normalisation, are only looked up and scaled. ``threads``
+    share the rows of a batch; the pixels do not depend on their number.
     """
 
     def __init__(
@@ -82,17 +114,23 @@ class MemoryLoader(Loader):
         self.images, self.augment, self.channels_last = images, augment, channels_last
         self.finish = finish(info, augment, self.training)
         self.targets = torch.from_numpy(images.labels)
-        self.kernel = _kernel() if self.device.type == "cpu" else None
+        self.as_stored = self._as_stored()
+        self.kernel = _kernel() if self.device.type == "cpu" and not self.as_stored else None
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and self.kernel else None
         if self.kernel is None:
             self._move_to_device()
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
+    def chosen(self, first: int, last: int) -> tuple[np.ndarray, ...]:
         rows = self.rows(first, last)
-        draws = self.draws(self.augment, rows, self.images.heights, self.images.widths)
-        rendered = self._compiled(rows, draws) if self.kernel else self._gathered(rows, draws)
-        for inputs, targets in rendered:
+        if self.as_stored:
+            return (rows,)
+        return rows, self.draws(self.augment, rows, self.images.heights, self.images.widths)
+
+    def read(self, batch: int, *chosen: np.ndarray) -> Iterator[Batch]:
+        read = self._looked_up if self.as_stored else self._compiled if self.kernel else self._gathered
+        for inputs, targets in read(batch, *chosen):
+            inputs = inputs.permute(0, 3, 1, 2)
             yield inputs if self.channels_last else inputs.contiguous(), targets
 
     def close(self) -> None:
@@ -100,34 +138,53 @@ class MemoryLoader(Loader):
             self.pool.shutdown()
             self.pool = None
 
-    def _compiled(self, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
+    def _as_stored(self) -> bool:
+        """Whether nothing is done to any image but normalisation."""
         images, (channels, size, _) = self.images, self.info.shape
-        for at in range(0, len(rows), self.batch):
-            batch, drawn = rows[at : at + self.batch], draws[at : at + self.batch]
-            inputs = torch.empty(len(batch), size, size, channels)
-            out = inputs.numpy()
-            parts = np.array_split(np.arange(len(batch)), self.threads)
+        sizes = np.unique([images.heights, images.widths])
+        if (self.training and self.augment.drawn) or sizes.tolist() != [size]:
+            return False
+        box = draw_evaluation(self.augment, sizes, sizes, size)[["top", "left", "rows", "columns"]].item()
+        return box == (0, 0, size, size) and not (images.offsets % (size * size * channels)).any()
 
-            def render(part: np.ndarray, batch=batch, drawn=drawn, out=out) -> None:
+    def _looked_up(self, batch: int, rows: np.ndarray) -> Iterator[Batch]:
+        pixels, offsets, _, _ = self.stored
+        channels, size, _ = self.info.shape
+        scale, bias = (line.flatten().tile(size) for line in self.finish[:2])
+        pixels, places = pixels[: len(pixels) // len(scale) * len(scale)].view(-1, len(scale)), offsets // len(scale)
+        for at in torch.from_numpy(rows).to(self.device).split(batch):
+            # the product is rounded before the sum, as in the kernel: no fused addcmul
+            inputs = pixels.index_select(0, places[at]).float().mul_(scale).add_(bias)
+            yield inputs.view(-1, size, size, channels), self.targets[at]
+
+    def _compiled(self, batch: int, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
+        images, (channels, size, _) = self.images, self.info.shape
+        stored = (images.pixels, images.offsets, images.heights, images.widths)
+        for at in range(0, len(rows), batch):
+            now, drawn = rows[at : at + batch], draws[at : at + batch]
+            inputs = torch.empty(len(now), size, size, channels)
+            out = inputs.numpy()
+            parts = np.array_split(np.arange(len(now)), self.threads)
+
+            def render(part: np.ndarray, now=now, drawn=drawn, out=out) -> None:
                 if len(part):
                     s = slice(part[0], part[-1] + 1)
-                    stored = (images.pixels, images.offsets, images.heights, images.widths)
-                    self.kernel(*stored, batch[s], drawn[s], self.finish, out[s])
+                    self.kernel(*stored, now[s], drawn[s], self.finish, out[s])
 
             list((self.pool.map if self.pool else map)(render, parts))
-            yield inputs.permute(0, 3, 1, 2), self.targets[torch.from_numpy(batch)]
+            yield inputs, self.targets[torch.from_numpy(now)]
 
-    def _gathered(self, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
+    def _gathered(self, batch: int, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
         size = self.info.shape[-1]
         # the whole epoch's decisions move once, so that no step waits for the host
         on_device = {name: torch.from_numpy(draws[name].copy()).to(self.device) for name in draws.dtype.names}
         all_rows = torch.from_numpy(rows).to(self.device)
-        for at in range(0, len(rows), self.batch):
-            s = slice(at, at + self.batch)
+        for at in range(0, len(rows), batch):
+            s = slice(at, at + batch)
             stored = [self.stored[0], *(column[all_rows[s]] for column in self.stored[1:])]
             drawn = {name: column[s] for name, column in on_device.items()}
             inputs = gather.render(*stored, drawn, self.finish, size, gather.taps_needed(draws[s], size))
-            yield inputs.permute(0, 3, 1, 2), self.targets[all_rows[s]]
+            yield inputs, self.targets[all_rows[s]]
 
     def _move_to_device(self) -> None:
         images = self.images
