@@ -213,6 +213,31 @@ def test_what_does_not_fit_is_refused_with_the_reason(family):
             LAYERS[family](grouped)
 
 
+@pytest.mark.parametrize("family", LAYERS)
+@torch.no_grad()
+def test_evaluation_follows_what_is_loaded_and_changed(family):
+    layer, other = made(family, "strided").eval(), made(family, "strided").eval()
+    x = torch.randn(2, 8, 7, 7)
+    first = layer(x)
+    assert layer(x).equal(first)
+    layer.load_state_dict(other.state_dict())
+    assert layer(x).equal(other(x))
+    assert not layer(x).equal(first)
+    for parameter in other.parameters():
+        parameter.mul_(2)
+    assert not other(x).equal(layer(x))
+
+
+@pytest.mark.parametrize("family", ["hashed", "sephashed", "fullysephashed", "acdc", "tt", "tucker", "cp"])
+@torch.no_grad()
+def test_weights_that_are_built_are_built_once_in_evaluation(family):
+    layer = made(family, "strided").eval()
+    build = layer.hashed if "hashed" in family else layer.matrix
+    assert build() is build()
+    layer.train()
+    assert build() is not build()
+
+
 # -- initial values -----------------------------------------------------------------------------------------------
 
 

@@ -221,7 +221,7 @@ class SeparableSubstitute(Substitute):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.depthwise is None else self.depthwise(x)
-        return self.point.conv(x, self.matrix()[:, :, None, None], self.bias)
+        return self.point.conv(x, self.matrix().reshape(self.point.weight_shape), self.bias)
 
     def kernel(self) -> Tensor:
         matrix = self.matrix()[:, :, None, None]
