@@ -157,14 +157,11 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 def show_runs(options: argparse.Namespace) -> None:
     from research.frames import load_runs
-    from research.run import Run
 
-    rows = []
-    for r in load_runs(options.folder).itertuples():
-        lost = r.status == "running" and not Run.open(r.dir).busy  # killed before it could say so
-        status = "interrupted" if lost else r.status
-        rows.append((r.name, status, r.epoch, shown(r.best_top1, "{:.2f}".format), shown(r.seconds, clock), r.hooks))
-    print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), rows)
+    print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), [
+        (r.name, r.status, r.epoch, shown(r.best_top1, "{:.2f}".format), shown(r.seconds, clock), r.hooks)
+        for r in load_runs(options.folder).itertuples()
+    ])  # fmt: skip
 
 
 def write_log(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from research.errors import Failure, UsageError
 from research.processes import die_with_parent, end
 from research.progress import Progress
 from research.run import Run
+from research.status import recorded
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 25.0  # for a checkpoint, when training is interrupted
@@ -54,7 +55,7 @@ def launch(config: Config) -> Run:
         for _ in range(1 + config.restarts):
             run.set_status("running")
             code = train(run, progress)
-            if run.status["status"] != "running":  # else a worker was lost: continue from the last checkpoint
+            if recorded(run.dir)["status"] != "running":  # else a worker was lost: continue from the last checkpoint
                 break
     raise_failure(run, code)
     return run
@@ -148,7 +149,7 @@ def follow(path: Path, agent: subprocess.Popen) -> Iterator[dict]:
 
 def raise_failure(run: Run, code: int) -> None:
     """Raise in this process what ended the workers; nothing when the run finished."""
-    status = run.status
+    status = recorded(run.dir)
     if status["status"] == "finished" or (code == 0 and run.config.nodes > 1):
         return
     if status["status"] == "failed":

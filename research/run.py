@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from research.config import WHERE, Config
 from research.errors import UsageError
 from research.files import write_atomic
+from research.status import LOCK, recorded, status_of
 
 if TYPE_CHECKING:
     from research.data.loaders import Loader
@@ -133,19 +134,10 @@ class Run:
             yield
             return
         try:
-            with FileLock(self.dir / ".lock", timeout=patience):
+            with FileLock(self.dir / LOCK, timeout=patience):
                 yield
         except Timeout:
             raise UsageError(f"run {self.name} is being trained by another process") from None
-
-    @property
-    def busy(self) -> bool:
-        """Whether another process trains the run."""
-        try:
-            with FileLock(self.dir / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
 
     @property
     def row_due(self) -> bool:
@@ -156,14 +148,11 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """What ``status.json`` says; ``{"status": "created"}`` before the first training."""
-        try:
-            return json.loads((self.dir / "status.json").read_text())
-        except FileNotFoundError:
-            return {"status": "created"}
+        """How far the run is and how it ended, see :func:`research.status.status_of`."""
+        return status_of(self.dir)
 
     def set_status(self, status: str, **more: Any) -> None:
-        kept = {k: v for k, v in self.status.items() if k not in ("message", "traceback")}
+        kept = {k: v for k, v in recorded(self.dir).items() if k not in ("message", "traceback")}
         now = {"status": status, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         write_atomic(self.dir / "status.json", json.dumps(kept | now | more, indent=2) + "\n")
 

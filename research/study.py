@@ -29,6 +29,7 @@ import yaml
 from research.arguments import check_arguments
 from research.config import Config
 from research.errors import UsageError
+from research.status import status_of
 
 NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
 
@@ -61,11 +62,8 @@ class Point:
 
     @property
     def status(self) -> dict[str, Any]:
-        """What the run's ``status.json`` says; ``{"status": "new"}`` before there is one."""
-        try:
-            return json.loads((self.dir / "status.json").read_text())
-        except FileNotFoundError:
-            return {"status": "new"}
+        """How far the run is and how it ended, see :func:`research.status.status_of`."""
+        return status_of(self.dir)
 
     @property
     def log(self) -> Path:

@@ -104,7 +104,7 @@ def test_what_a_run_does_not_share_with_the_recipe_is_told(published, write):
     assert sorted(rows.index) == ["half", "other", "short"]
     assert rows.loc["short", "but"] == "epochs=10, data_args.image_size=160"
     assert rows.loc["other", "but"] == "model_args.zero_init=True, gram"
-    assert rows.loc["half", "but"] == "running at epoch 100" and np.isnan(rows.loc["half", "difference"])
+    assert rows.loc["half", "but"] == "interrupted at epoch 100" and np.isnan(rows.loc["half", "difference"])
 
 
 def test_networks_are_named_by_what_differs_but_seed_and_alpha(write):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from synthetic_runs import LAYERS, write_run
 
+from research import status
 from research.errors import UsageError
 from research.frames import load_runs
 
@@ -55,6 +56,25 @@ def test_run_being_written_is_read_to_its_last_whole_row(tmp_path):
     row = load_runs(tmp_path).iloc[0]
     assert (row["status"], row["epoch"], len(load_runs(tmp_path).metrics)) == ("created", 0, 0)
     assert np.isnan([row["best_top1"], row["last_loss"], row["seconds"]]).all()
+
+
+def test_only_runs_that_say_they_are_running_are_asked_for_their_lock(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(status, "held", asked.append)
+    for name in ("finished", "failed", "running"):
+        run = write_run(tmp_path, name)
+        (run / "status.json").write_text(json.dumps({"status": name}))
+    assert dict(load_runs(tmp_path)[["name", "status"]].to_numpy()) == {
+        "failed": "failed", "finished": "finished", "running": "interrupted",
+    }  # fmt: skip
+    assert [directory.name for directory in asked] == ["running"]
+
+
+def test_unreadable_status_is_told_and_hides_no_other_run(tmp_path):
+    write_run(tmp_path, "good")
+    (write_run(tmp_path, "torn") / "status.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"torn/status\.json cannot be read"):
+        assert list(load_runs(tmp_path)["status"]) == ["finished", "unreadable"]
 
 
 def test_number_that_was_not_finite_is_nan_and_kept(tmp_path):

@@ -3,13 +3,21 @@
 import json
 import math
 import multiprocessing
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
 
+from research import cli, status
 from research.config import Config
 from research.errors import UsageError
+from research.frames import load_runs
 from research.run import Run
+from research.status import recorded, status_of
+from research.study import Point, table
 
 
 def test_same_config_is_the_same_run(tiny):
@@ -92,7 +100,84 @@ def test_run_is_trained_by_one_process_at_a_time(tiny):
     other = context.Process(target=_hold, args=(run.dir, held, release))
     other.start()
     held.wait(20)
-    assert run.busy
+    assert status.held(run.dir)
     other.kill()
     other.join()
-    assert not run.busy
+    assert not status.held(run.dir)
+
+
+def everywhere(run: Run, capsys) -> set[str]:
+    """The status of ``run`` as every way to look at it tells it."""
+    point = Point({}, {}, run.config)
+    assert cli.main(["runs", str(run.dir.parent)]) == 0
+    printed, listed = capsys.readouterr().out.splitlines()[1].split()[1], table([point]).split()[1]
+    return {run.status["status"], point.status["status"], load_runs(run.dir)["status"].item(), printed, listed}
+
+
+def test_killed_trainer_is_interrupted_wherever_it_is_looked_at(tiny, capsys):
+    run = Run.create(tiny(name="r", epochs=9999))
+    assert everywhere(run, capsys) == {"created"}
+    trainer = subprocess.Popen([sys.executable, "-m", "research.train", run.dir], stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not recorded(run.dir).get("epoch"):
+            assert trainer.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        for _ in range(5):
+            assert everywhere(run, capsys) == {"running"}
+        assert trainer.poll() is None
+    finally:
+        trainer.kill()
+        trainer.wait()
+    assert recorded(run.dir)["status"] == "running"
+    assert everywhere(run, capsys) == {"interrupted"}
+    assert run.status | {"status": "running"} == recorded(run.dir) and run.status["epoch"] >= 1
+
+
+def test_a_look_at_the_status_keeps_no_trainer_from_starting(tiny):
+    run = Run.create(tiny())
+    run.set_status("running")
+    done, looks = threading.Event(), []
+
+    def look():
+        while not done.is_set():
+            looks.append(status_of(run.dir)["status"])
+            time.sleep(1e-4)
+
+    def two_looks_later():  # the second began now or after
+        seen = len(looks)
+        while len(looks) < seen + 2:
+            time.sleep(1e-4)
+        return looks[-1]
+
+    reader = threading.Thread(target=look, daemon=True)
+    reader.start()
+    for _ in range(20):
+        assert two_looks_later() == "interrupted"
+        with run.alone(patience=3.0):
+            assert two_looks_later() == "running"
+    done.set()
+    reader.join()
+
+
+def test_a_look_at_the_status_makes_no_file(tiny):
+    run = Run.create(tiny())
+    run.set_status("running")
+    before = sorted(path.name for path in run.dir.iterdir())
+    assert run.status["status"] == "interrupted"
+    assert sorted(path.name for path in run.dir.iterdir()) == before
+    assert Run("nowhere", run.config).status == {"status": "new"}
+
+
+def test_run_that_ends_while_it_is_looked_at_is_what_it_says(tiny, monkeypatch):
+    run = Run.create(tiny())
+    run.set_status("running")
+    monkeypatch.setattr(status, "held", lambda directory: run.set_status("finished"))
+    assert run.status["status"] == "finished"
+
+
+def test_run_whose_lock_cannot_be_opened_is_what_it_says(tiny):
+    run = Run.create(tiny())
+    run.set_status("running")
+    (run.dir / ".lock").mkdir()
+    assert run.status["status"] == "running"

@@ -144,6 +144,17 @@ def test_finished_runs_are_skipped_and_the_rest_resumed(study, pretend, capsys):
     assert sweep(path) == 0 and len(pretend) == 2
 
 
+def test_table_tells_a_killed_run_from_one_that_goes_on(study, capsys):
+    path = study(grid={"lr": [0.1, 0.2]})
+    going, killed = (Run.create(point.config) for point in expand(read_study(path)))
+    for run in (going, killed):
+        run.set_status("running", epoch=1, epochs=2)
+    with going.alone():
+        assert sweep(path, dry_run=True) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.endswith("  running 1/2    ") and second.endswith("  interrupted 1/2")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_leaves_no_child(study, monkeypatch, number):
     children = []

@@ -13,6 +13,7 @@ import pandas as pd
 
 from research.config import NESTED, WHERE, Config, without_defaults
 from research.errors import UsageError, nearest
+from research.status import status_of
 
 LONG = ("run", "split", "step", "epoch", "metric", "value")
 
@@ -21,6 +22,7 @@ class Runs(pd.DataFrame):
     """One row a run: ``name``, ``status``, every field of its Config, and how far it came.
 
     ========================  ==========================================================================
+    ``status``                created, running, finished, failed or interrupted; killed is interrupted
     ``hooks``                 names of its hooks in order, joined by ``+``; ``""`` for none
     ``gram.k`` …              hook parameters, missing (NaN) where a run does not have the hook
     ``model_args.width`` …    arguments of the network and of the data set, likewise
@@ -121,9 +123,9 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
 
 
 def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    status = _read_json(directory / "status.json") or {}
+    status = status_of(directory)
     losses = [row.get("loss") for row in _read_rows(directory / "metrics.jsonl") if row["split"] == "val"]
-    row = {"name": directory.name, "status": status.get("status", "created")}
+    row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
     row["hooks"] = "+".join(config["hooks"])
     for owner, given in [
