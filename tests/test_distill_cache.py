@@ -227,7 +227,9 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch, teacher):
 
 @pytest.mark.parametrize("teacher", ["wrn-16-2", "resnet20"])
 def test_name_of_an_untrained_network_is_refused_as_teacher(tiny, teacher):
-    with pytest.raises(UsageError, match=f"teacher='{teacher}': names a network without trained weights; give a run"):
+    with pytest.raises(
+        UsageError, match=f"teacher='{teacher}': is a network's name, and untrained it cannot teach; give a run"
+    ):
         launch(tiny(**SMALL, hooks={"distill": {"teacher": teacher}}))
     with pytest.raises(UsageError, match="unknown model 'timm:resnett18'; did you mean 'resnet18'"):
         launch(tiny(**SMALL, hooks={"distill": {"teacher": "timm:resnett18"}}))

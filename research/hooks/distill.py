@@ -164,8 +164,8 @@ class Distill(Hook):
             raise UsageError(f"distill.teacher={self.teacher!r}: a run cannot be its own teacher")
         if not path.exists() and not check_model(self.teacher, {}):
             raise UsageError(
-                f"distill.teacher={self.teacher!r}: names a network without trained weights; give a run, a file of "
-                "weights, torchvision:NAME or timm:NAME"
+                f"distill.teacher={self.teacher!r}: is a network's name, and untrained it cannot teach; give a run, a "
+                "file of weights, torchvision:NAME or timm:NAME"
             )
         given = {"model": self.teacher_model} if self.teacher_model else {}
         found = find(path, given, assumed={"model": config.model, "model_args": config.model_args})
