@@ -42,6 +42,7 @@ from research.provenance import (
     teachers,
 )
 from research.schedule import total_epochs
+from research.status import status_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -309,7 +310,7 @@ def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
 
 def _state(directory: Path) -> str:
     """What an entry says of the run, as a hash: its configuration, how far it came and what it reached."""
-    config, status = read_json(directory / "config.json", {}), read_json(directory / "status.json", {})
+    config, status = read_json(directory / "config.json", {}), status_of(directory)
     told = {key: value for key, value in config.items() if key not in WHERE}
     told |= {key: status.get(key) for key in ("status", "epoch", "step", "best_top1", "last_top1")}
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=4).hexdigest()
