@@ -2,8 +2,10 @@
 
 import dataclasses
 import threading
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -267,7 +269,7 @@ def test_without_ffcv_one_sentence_says_what_to_do_and_memory_still_works(monkey
 
 
 def test_auto_names_the_command_when_pictures_exceed_memory(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(loaders, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     config = Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)
     assert loaders._choose(config) == "ffcv"
     for path in pictures.glob("[abc]"):

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import psutil
 
 from research.data import arrays, beton, folders, synthetic
 from research.data.augment import Augment, held_out
@@ -112,7 +113,7 @@ def _choose(config) -> str:
         if written:
             return "ffcv"
         raise
-    limit = _free_memory() // MEMORY_SHARE
+    limit = psutil.virtual_memory().available // MEMORY_SHARE
     if needed <= limit:
         return "memory"
     if written:
@@ -180,12 +181,3 @@ def _folder_source(name: str, root: str) -> Source:
 
     counts = {split: len(pictures) for split, pictures in found.items()}
     return Source(len(found["train"].classes), counts, sum(p.decoded_bytes() for p in found.values()), read)
-
-
-def _free_memory() -> int:
-    """Bytes that can be used without swapping."""
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
