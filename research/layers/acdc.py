@@ -54,7 +54,7 @@ def stack(A: Tensor, D: Tensor, within: Tensor | None, between: Tensor) -> Tenso
 def stack_by_products(A: Tensor, D: Tensor, within: Tensor | None, between: Tensor) -> Tensor:
     """All factors with one product of matrices, permutations merged into its constants; then the chain of products.
 
-    A tree of batched products has fewer steps and takes up to 1.7 times as long: it splits and joins what it pairs.
+    A tree of batched products has fewer steps and takes up to 1.6 times as long: it splits and joins what it pairs.
     """
     q = dct_matrix(A.shape[1], A.dtype, A.device)
     left = q if within is None else q.index_select(1, within)
