@@ -11,7 +11,8 @@ is always one weight. N units, M of them active. Units are numbered in the memor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -32,6 +33,7 @@ class Masked:
     def __init__(self, weight: Tensor, mask: Tensor, name: str = ""):
         self.weight, self.mask, self.name = weight, mask, name
         self._order = sorted(range(weight.ndim), key=lambda d: (-weight.stride(d), d))  # dimensions, largest step first
+        self._permuted = self._order != sorted(self._order)
         self._broadcast = mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))
         self._elementwise = mask.ndim == weight.ndim
         self._flat_mask = self.flat(mask)
@@ -58,12 +60,9 @@ class Masked:
         Raises:
             RuntimeError: it is laid out otherwise.
         """
-        return (tensor.permute(self._order) if tensor.ndim == len(self._order) else tensor).view(-1)
-
-    @torch.no_grad()
-    def of_active(self, tensor: Tensor) -> Tensor:
-        """The values (M,) that ``tensor``, shaped as the mask, has at the active units."""
-        return self.flat(tensor).index_select(0, self.active)
+        if self._permuted and tensor.ndim == len(self._order):
+            tensor = tensor.permute(self._order)
+        return tensor.view(-1)
 
     @property
     def inactive(self) -> Tensor:
@@ -78,33 +77,34 @@ class Masked:
         """The active weights (M,), a copy; for units that are single weights."""
         return self._flat_weight.index_select(0, self.active)
 
-    @torch.no_grad()
-    def norm1(self) -> Tensor:
-        """The sum of abs(w) over all weights, a scalar."""
-        return self.values().abs_().sum() if self._elementwise else self.weight.abs().sum()
+    def add(self, tensor: Tensor, values: Tensor) -> None:
+        """Add ``values`` (M,) to the active units of ``tensor``, laid out as the weight; of single weights."""
+        self.flat(tensor).scatter_add_(0, self.active, values)
 
-    @torch.no_grad()
-    def magnitudes(self) -> Tensor:
-        """Of every active unit (M,): the mean of abs(w) over its weights."""
+    def magnitudes(self, of: Tensor | None = None) -> Tensor:
+        """Of every active unit (M,): the mean of abs(w) over its weights, or over what ``of`` has in their places."""
+        tensor = self.weight.detach() if of is None else of
         if self._elementwise:
-            return self.values().abs_()
+            return tensor.permute(self._order).reshape(-1).index_select(0, self.active).abs_()
         sliced = tuple(range(self.mask.ndim, self.weight.ndim))
-        return self.of_active(self.weight.abs().mean(sliced).contiguous())
+        return tensor.abs().mean(sliced).reshape(-1).index_select(0, self.active)
 
-    @torch.no_grad()
     def write(self, tensor: Tensor, units: Tensor, values: Tensor | float) -> None:
         """Set ``units`` of ``tensor``, shaped as the weight, to a number or to one row of ``values`` each."""
-        if self._elementwise:
-            (self._flat_weight if tensor is self.weight else self.flat(tensor))[units] = values
-        else:
+        tensor = tensor.detach()
+        if not self._elementwise:
             tensor[torch.unravel_index(units, self.mask.shape)] = values
+        elif isinstance(values, Tensor):
+            self.flat(tensor).index_copy_(0, units, values)
+        else:
+            self.flat(tensor).index_fill_(0, units, values)
 
-    @torch.no_grad()
-    def change(self, killed: Tensor, grown: Tensor, values: Tensor | float = 0.0) -> None:
-        """Deactivate the units ``killed`` and activate ``grown``, with weights ``values``; no other weight moves."""
-        self._flat_mask[killed] = False
+    def change(self, killed: Tensor, grown: Tensor, values: Tensor | float | None = None) -> None:
+        """Deactivate the units ``killed`` and activate ``grown``, with weights 0 or ``values``; no other one moves."""
+        self._flat_mask.index_fill_(0, killed, False)
         self.write(self.weight, killed, 0.0)
-        self.write(self.weight, grown, values)
+        if values is not None:
+            self.write(self.weight, grown, values)
         if self.mask.device.type == "cpu":
             active = self.active.numpy()
             merged = np.concatenate([active[self._flat_mask.numpy()[active]], grown.numpy()])
@@ -112,25 +112,38 @@ class Masked:
             self.active = torch.from_numpy(merged)
         else:
             self.__dict__.pop("active", None)
-        self._flat_mask[grown] = True
+        self._flat_mask.index_fill_(0, grown, True)
 
-    @torch.no_grad()
-    def masked(self, tensor: Tensor, slope: Tensor | float = 0.0) -> Tensor:
-        """A copy of ``tensor + slope * sign(weight)``, shaped as the weight, that is exactly 0 outside the mask."""
-        sloped = isinstance(slope, Tensor) or slope != 0
-        if not self._elementwise:
-            return torch.where(self._broadcast, tensor + slope * self.weight.sign() if sloped else tensor, 0.0)
-        out = torch.zeros_like(self.weight, dtype=tensor.dtype)
-        kept = tensor.permute(self._order).reshape(-1).index_select(0, self.active)
-        if sloped:
-            kept += self.values().sign_() * slope
-        self.flat(out).scatter_(0, self.active, kept)
-        return out
+    @contextmanager
+    def without(self, units: Tensor) -> Iterator[None]:
+        """A context in which the active ``units`` count as inactive, while their weights are kept."""
+        active = self.active
+        self._flat_mask.index_fill_(0, units, False)
+        self.active = active.index_select(0, where(self.is_active(active)))
+        try:
+            yield
+        finally:
+            self._flat_mask.index_fill_(0, units, True)
+            self.active = active
 
-    @torch.no_grad()
+    def restrict(self, tensor: Tensor) -> None:
+        """Set ``tensor``, laid out as the weight, to exactly 0 outside the mask, in place."""
+        if self._elementwise:
+            flat = self.flat(tensor)
+            kept = flat.index_select(0, self.active)
+            flat.zero_().scatter_(0, self.active, kept)  # the one pass over all weights is the cheapest there is
+        else:
+            tensor.masked_fill_(~self._broadcast, 0.0)
+
+    def masked(self, tensor: Tensor) -> Tensor:
+        """A copy of ``tensor``, shaped as the weight and laid out like it, that is exactly 0 outside the mask."""
+        copy = torch.empty_like(self.weight.detach(), dtype=tensor.dtype).copy_(tensor.detach())
+        self.restrict(copy)
+        return copy
+
     def apply(self) -> None:
         """Restore W = 0 outside the mask, where something else than a masked gradient has moved W."""
-        self.weight.masked_fill_(~self._broadcast, 0.0)
+        self.restrict(self.weight.detach())
 
 
 def where(flags: Tensor) -> Tensor:
@@ -138,6 +151,36 @@ def where(flags: Tensor) -> Tensor:
     if flags.device.type == "cpu":  # several times faster than torch's there
         return torch.from_numpy(np.flatnonzero(flags.numpy()))
     return flags.nonzero()[:, 0]
+
+
+def active_weights(tensors: Sequence[Masked]) -> Tensor:
+    """The active weights of all ``tensors``, one tensor after the other; a copy."""
+    return torch.cat([tensor.values() for tensor in tensors])
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """The positions, int64 and ascending, of the ``count`` largest of a vector; nan is less than any number but -inf.
+
+    On a CPU the first of equal values, and about one pass over the vector: what a sample shows to be too small is left
+    out before the rest is partitioned.
+    """
+    least = torch.finfo(values.dtype).min
+    if count == 0 or values.device.type != "cpu":
+        return values.nan_to_num(least, torch.inf, -torch.inf).topk(count, sorted=False).indices.sort().values
+    array = values.detach().to(torch.promote_types(values.dtype, torch.float32)).numpy()  # which has no bfloat16
+    places = np.arange(0)
+    if len(array) > 50_000:
+        sample = array[:: len(array) // 4096 | 1]
+        expected = count / len(array) * len(sample)
+        rank = min(len(sample), int(expected + 3 * expected**0.5 + 3))  # three standard deviations: hardly ever too few
+        places = np.flatnonzero(array >= np.partition(sample, -rank)[-rank])
+    if len(places) < count:
+        places = np.arange(len(array))
+    found = np.nan_to_num(array[places], nan=least, posinf=np.inf, neginf=-np.inf)
+    last = np.partition(found, -count)[-count]
+    chosen = found > last
+    chosen[np.flatnonzero(found == last)[: count - chosen.sum()]] = True
+    return torch.from_numpy(places[chosen])
 
 
 def sparse_layers(

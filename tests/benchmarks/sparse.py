@@ -13,10 +13,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from research.hooks.sparse import DeepR, Dsr, MaskHook, Set, StaticSparse, deepr_step, dsr_step, grow_random, set_step
+from research.hooks.sparse import (
+    DeepR,
+    Dsr,
+    MaskHook,
+    Set,
+    Snfs,
+    StaticSparse,
+    deepr_step,
+    dsr_step,
+    grow_random,
+    itop_step,
+    rigl_step,
+    set_step,
+    snfs_step,
+)
 from research.hooks.sparse.base import forget
-from research.hooks.sparse.deepr import deepr_noise, sign_memory
-from research.layers.masked import Masked, masked_weights
+from research.hooks.sparse.deepr import deepr_noise
+from research.layers.masked import Masked, active_weights, masked_weights
 from research.models import create_model
 
 CASES = {  # model: sparsity, K, limits in ms of an event and of DeepR's upkeep, batch of a whole step
@@ -72,6 +86,7 @@ def events(name: str, repeats: int) -> None:
     run, _ = prepared(name, StaticSparse(sparsity=sparsity))
     tensors = masked_weights(run.model)
     with_gradients(run, tensors)
+    dense = [torch.randn_like(tensor.weight) for tensor in tensors]  # gradients, or momentum
     values = torch.cat([tensor.magnitudes() for tensor in tensors])
     threshold = values.kthvalue(k).values.item()
     generator = torch.Generator().manual_seed(0)
@@ -89,23 +104,26 @@ def events(name: str, repeats: int) -> None:
             forget(run.optimizer, tensor, killed)
             len(tensor.active)  # the list that the next step needs
 
-    memory = []
+    before = []
 
     def remember() -> None:
         redraw()
-        memory[:] = [sign_memory(tensor) for tensor in tensors]
+        before[:] = [active_weights(tensors)]
         for tensor in tensors:  # a handful of signs change in a step
             tensor.write(tensor.weight, flipped := tensor.active[:2], -tensor.flat(tensor.weight)[flipped].detach())
 
     def upkeep() -> None:
-        for tensor in tensors:
-            deepr_noise(tensor, 0.01, 1e-5, generator)
-        finish(deepr_step(tensors, memory, grow))
+        active_weights(tensors)
+        deepr_noise(tensors, 0.01, 1e-5, generator)
+        finish(deepr_step(tensors, *before, grow))
 
     repeats *= 1 if name == "resnet50" else 10
     rows = [
         ("DSR event", clock(lambda: finish(dsr_step(tensors, threshold, k, grow)[0]), repeats, redraw), event_limit),
         ("SET event", clock(lambda: finish(set_step(tensors, 0.1, grow)), repeats, redraw), event_limit),
+        ("RigL event", clock(lambda: finish(rigl_step(tensors, 0.3, dense)), repeats, redraw), event_limit),
+        ("ITOP event", clock(lambda: finish(itop_step(tensors, 0.3, dense)), repeats, redraw), event_limit),
+        ("SNFS event", clock(lambda: finish(snfs_step(tensors, dense, 0.3)), repeats, redraw), event_limit),
         ("DeepR upkeep", clock(upkeep, repeats, remember), upkeep_limit),
     ]
     for what, took, limit in rows:
@@ -123,7 +141,9 @@ def steps(name: str, repeats: int) -> None:
         "set": Set(sparsity=sparsity),
         "dsr": Dsr(sparsity=sparsity, k=k),
         "dsr, l1": Dsr(sparsity=sparsity, k=k, l1=1e-4),
+        "snfs": Snfs(sparsity=sparsity),
         "deepr": DeepR(sparsity=sparsity),
+        "deepr, l1": DeepR(sparsity=sparsity, l1=1e-5),
     }
     prepared_runs = {what: prepared(name, hook) for what, hook in contenders.items()}
     number = 200 if name == "mnist_mlp" else 4

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,13 +17,13 @@ from research.errors import UsageError
 from research.hooks.base import Hook
 from research.hooks.sparse.criteria import grow_random
 from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
-from research.layers.masked import MASK, Masked, attach_mask, mask_shape, masked_weights, sparse_layers
+from research.layers.masked import MASK, Masked, active_weights, attach_mask, mask_shape, masked_weights, sparse_layers
 from research.tables import Table
 
 if TYPE_CHECKING:
     from research.run import Run
 
-NOW, LAST, INITIAL, EVER = 0, 1, 2, 4  # bits of the history of a unit
+LAST, INITIAL, EVER = 1, 2, 4  # bits of the history of a unit
 
 
 @dataclass
@@ -65,7 +65,7 @@ class MaskHook(Hook):
         Literal["reset", "legacy"], "optimizer state of a killed unit: set to 0, or kept as in the published code"
     ] = "reset"
 
-    slope: ClassVar[Tensor | float] = 0.0  # of l1 in the backward pass that is under way
+    _slopes: ClassVar[Sequence[Tensor]] = ()  # of l1, at the active weights, in the backward pass that is under way
 
     # -- for subclasses -----------------------------------------------------------------------------------------
 
@@ -78,8 +78,8 @@ class MaskHook(Hook):
         return False
 
     def grow(self, run: "Run") -> Callable[[Masked, int], Tensor]:
-        """Growth at random: (tensor, count) -> inactive units, from the run's own stream for that tensor and step."""
-        return lambda tensor, count: grow_random(tensor, count, run.generator("grow", tensor.name))
+        """Growth at random: (tensor, count) -> inactive units, from the run's own stream for that step."""
+        return partial(grow_random, generator=run.generator("grow"))
 
     def changed(self, run: "Run", event: Event) -> None:
         """To be called after masks have changed: what the optimizer and the history know of the units."""
@@ -87,7 +87,7 @@ class MaskHook(Hook):
             self.tensors, self.history.values(), event.killed, event.grown, strict=True
         ):
             if len(grown):
-                history[grown] |= EVER
+                history.scatter_(0, grown, history.index_select(0, grown).bitwise_or_(EVER))
             if len(killed) and self.momentum == "reset":
                 forget(run.optimizer, tensor, killed)
 
@@ -120,13 +120,15 @@ class MaskHook(Hook):
         # equal on all ranks already: DDP would send them with every forward pass
         run.model._ddp_params_and_buffers_to_ignore = masks
         for index, tensor in enumerate(masked_weights(run.model)):
-            tensor.weight.register_hook(lambda grad, index=index: self._mask_gradient(run, index, grad))
+            # after accumulation the gradient is the weight's own, to be masked in place, and DDP has not sent it yet
+            tensor.weight.register_post_accumulate_grad_hook(partial(self._mask_gradient, run, index))
 
-    def _mask_gradient(self, run: "Run", index: int, grad: Tensor) -> Tensor:
+    def _mask_gradient(self, run: "Run", index: int, weight: Tensor) -> None:
         tensor = self.tensors[index]
-        if self.wants_dense_gradient(run):
-            return grad + self.slope * tensor.weight.sign() if self.l1 else grad
-        return tensor.masked(grad, self.slope)
+        if not self.wants_dense_gradient(run):
+            tensor.restrict(weight.grad)
+        if self._slopes:
+            tensor.add(weight.grad, self._slopes[index])
 
     def epoch_start(self, run: "Run") -> None:
         _ = self.history  # starts with the masks that training starts with, so before the first event
@@ -137,14 +139,23 @@ class MaskHook(Hook):
     def loss(self, run: "Run", loss: Tensor) -> Tensor:
         if not (self.l1 and self.tensors):
             return loss
-        if self.group_lasso:
-            return loss + self.l1 * regularizer(self.tensors, group_lasso=True)
-        return AddL1.apply(loss, self)
+        if self.group_lasso or self.granularity < 4:
+            return loss + self.l1 * regularizer(self.tensors, self.group_lasso)
+        # the gradient l1 sign(w) joins that of the weights where it is masked, which backward reaches later: autograd
+        # would compute it for every weight, active or not, at a quarter of the time of a small network's step
+        active = active_weights(self.tensors)
+        loss = loss + self.l1 * active.abs().sum()
+
+        def slope(grad: Tensor) -> None:  # with the loss scale, and the share of a micro-batch
+            self._slopes = active.sign_().mul_(self.l1 * grad).split([len(tensor.active) for tensor in self.tensors])
+
+        loss.register_hook(slope)
+        return loss
 
     def grads(self, run: "Run") -> None:
         if self.wants_dense_gradient(run):
             for tensor in self.tensors:
-                tensor.weight.grad = tensor.masked(tensor.weight.grad)
+                tensor.restrict(tensor.weight.grad)
 
     def step_end(self, run: "Run") -> None:
         if self.momentum == "legacy":  # what is left of a killed unit's momentum still moves its weight
@@ -256,24 +267,6 @@ def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) ->
     mask = torch.zeros(tuple(shape), dtype=torch.bool)
     mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:count]] = True
     return mask
-
-
-class AddL1(torch.autograd.Function):
-    """loss + l1 sum of abs(w) over the sparse tensors of a hook.
-
-    The gradient l1 sign(w) joins that of the weights where it is masked, which backward reaches later: autograd would
-    compute it for every weight, active or not, at a quarter of the time of a small network's step.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, hook: MaskHook) -> Tensor:
-        ctx.hook = hook
-        return loss + hook.l1 * torch.stack([tensor.norm1() for tensor in hook.tensors]).sum()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        ctx.hook.slope = ctx.hook.l1 * grad  # with the loss scale, and the share of a micro-batch
-        return grad, None
 
 
 def regularizer(tensors: Sequence[Masked], group_lasso: bool = False) -> Tensor:

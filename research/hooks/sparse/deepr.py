@@ -7,13 +7,13 @@ the one after the update before: a new weight gets its sign from its first updat
 the weight, and signs are fixed.
 
 The published code remembers signs from before the weights are drawn a last time, and kills half of the network in the
-first steps. Here the memory starts from the weights that training starts from.
+first steps. Here the signs are those of the active weights right before each update, which no state has to remember:
+between two updates only deaths and growth change weights, and a new one has sign 0.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -22,49 +22,36 @@ from torch import Tensor
 from research.arguments import Range
 from research.errors import UsageError
 from research.hooks.sparse.base import Event, SparseHook
-from research.layers.masked import Masked, where
+from research.hooks.sparse.criteria import drop_sign_flips
+from research.layers.masked import Masked, active_weights
 from research.tables import Table
 
 if TYPE_CHECKING:
     from research.run import Run
 
 
-@torch.no_grad()
-def deepr_noise(tensor: Masked, eta: float, temperature: float, generator: torch.Generator) -> None:
-    """Add normal noise of standard deviation sqrt(2 eta T) to the gradient of the active weights."""
-    noise = torch.randn(len(tensor.active), generator=generator).mul_(math.sqrt(2 * eta * temperature))
-    tensor.flat(tensor.weight.grad).scatter_add_(0, tensor.active, noise.to(tensor.weight.grad))
+def deepr_noise(tensors: Sequence[Masked], eta: float, temperature: float, generator: torch.Generator) -> None:
+    """Add normal noise of standard deviation sqrt(2 eta T) to the gradients of active weights."""
+    counts = [len(tensor.active) for tensor in tensors]
+    noise = torch.empty(sum(counts)).normal_(0, math.sqrt(2 * eta * temperature), generator=generator)
+    for tensor, part in zip(tensors, noise.to(tensors[0].weight.device).split(counts), strict=True):
+        tensor.add(tensor.weight.grad, part)
 
 
-@torch.no_grad()
-def sign_memory(tensor: Masked) -> Tensor:
-    """The sign of every weight (N,), int8, 0 for inactive ones, as units are numbered."""
-    return tensor.flat(tensor.weight).sign().to(torch.int8)
+def deepr_step(tensors: Sequence[Masked], before: Tensor, grow: Callable[[Masked, int], Tensor]) -> Event:
+    """Right after an update: kill active weights whose sign is opposite to the one before it, grow as many.
 
-
-@torch.no_grad()
-def deepr_step(tensors: Sequence[Masked], memory: Sequence[Tensor], grow: Callable[[Masked, int], Tensor]) -> Event:
-    """Right after an update: kill active weights whose sign is opposite to the remembered one, grow as many.
-
-    ``tensors`` and ``memory`` (a :func:`sign_memory` for each) are changed in place; ``grow(tensor, count)`` gives
-    inactive units. Fully dense tensors are left alone.
+    ``tensors`` are changed in place; ``before`` is what :func:`~research.layers.masked.active_weights` gave before the
+    update; ``grow(tensor, count)`` gives inactive units. Fully dense tensors are left alone.
     """
-    flips = []
-    for tensor, remembered in zip(tensors, memory, strict=True):
-        signs = tensor.values().sign_().to(torch.int8)
-        flips.append(remembered.index_select(0, tensor.active).mul_(signs) < 0)
-        remembered.scatter_(0, tensor.active, signs)
-    deaths = torch.stack([flipped.sum() for flipped in flips]).tolist()
-    killed, grown = [], []
-    for tensor, remembered, flipped, count in zip(tensors, memory, flips, deaths, strict=True):
-        if count == 0 or len(tensor.active) == tensor.units:
-            killed.append(tensor.active[:0])
-            grown.append(tensor.active[:0])
-            continue
-        killed.append(tensor.active[where(flipped)])
-        grown.append(grow(tensor, count))
-        tensor.change(killed[-1], grown[-1])
-        remembered[killed[-1]] = 0
+    killed, grown = drop_sign_flips(tensors, before), []
+    for layer, tensor in enumerate(tensors):
+        if len(tensor.active) == tensor.units:
+            killed[layer] = tensor.active[:0]
+        grown.append(killed[layer])
+        if count := len(killed[layer]):
+            grown[-1] = grow(tensor, count)
+            tensor.change(killed[layer], grown[-1])
     return Event(killed, grown)
 
 
@@ -89,11 +76,6 @@ class DeepR(SparseHook):
             raise UsageError("temperature='': expected epoch:value pairs, such as '0:1e-5 25:1e-8'")
         self._pruned = 0  # in this epoch
 
-    @cached_property
-    def memory(self) -> dict[str, Tensor]:
-        """The remembered signs by tensor name."""
-        return {tensor.name: sign_memory(tensor) for tensor in self.tensors}
-
     def active_in(self, epoch: int) -> bool:
         return bool(self.tensors) and epoch < self.stop_epoch
 
@@ -101,15 +83,15 @@ class DeepR(SparseHook):
         super().grads(run)
         if not self.active_in(run.epoch):
             return
-        temperature, _ = self.temperature.at(run.epoch), self.memory  # the signs that this update starts from
-        for tensor in self.tensors:
-            if self.eta * temperature and len(tensor.active) < tensor.units:
-                deepr_noise(tensor, self.eta, temperature, run.generator("noise", tensor.name))
+        self._before = active_weights(self.tensors)
+        if self.eta * self.temperature.at(run.epoch):
+            sparse = [tensor for tensor in self.tensors if len(tensor.active) < tensor.units]
+            deepr_noise(sparse, self.eta, self.temperature.at(run.epoch), run.generator("noise"))
 
     def step_end(self, run: "Run") -> None:
         super().step_end(run)
         if self.active_in(run.epoch):
-            event = deepr_step(self.tensors, list(self.memory.values()), self.grow(run))
+            event = deepr_step(self.tensors, self._before, self.grow(run))
             self.changed(run, event)
             self._pruned += event.pruned_count
 
@@ -120,8 +102,8 @@ class DeepR(SparseHook):
         super().epoch_end(run)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"memory": dict(self.memory), "pruned": self._pruned}
+        return super().state_dict() | {"pruned": self._pruned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.memory, self._pruned = dict(state["memory"]), state["pruned"]
+        self._pruned = state["pruned"]

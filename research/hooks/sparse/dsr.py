@@ -60,7 +60,7 @@ def regrow(
     killed: Sequence[Tensor],
     grow: Grow,
     allocate: Callable[..., list[int]] | None,
-    values: Callable[[Masked, int], Tensor | float] = lambda tensor, count: 0.0,
+    values: Callable[[Masked, int], Tensor | None] = lambda tensor, count: None,
     weighted: bool = False,
 ) -> Event:
     """Grow as many units as are ``killed`` and change the tensors in place.
@@ -68,7 +68,7 @@ def regrow(
     Args:
         allocate: (survivors, total, capacity) -> units that each tensor grows, as :func:`allocate`, which also takes
             the sizes of units that ``weighted`` needs; ``None``: as many as it lost.
-        values: (tensor, count) -> weights of the new units.
+        values: (tensor, count) -> weights of the new units; none = 0.
         weighted: count weights instead of units in the share of a tensor and in the total.
     """
     lost = [len(units) for units in killed]
@@ -235,9 +235,9 @@ class Dsr(RewiringHook):
 
         return legacy
 
-    def _new_weights(self, run: "Run") -> Callable[[Masked, int], Tensor | float]:
+    def _new_weights(self, run: "Run") -> Callable[[Masked, int], Tensor | None]:
         if not self.big_new_weights:
-            return lambda tensor, count: 0.0
+            return lambda tensor, count: None
         return lambda tensor, count: big_new_weights(tensor, count, run.generator("new weights", tensor.name))
 
     def state_dict(self) -> dict[str, Any]:

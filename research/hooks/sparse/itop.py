@@ -14,7 +14,7 @@ after at least one event (``coverage`` of the rows ``sparse``, layer by layer).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from research.arguments import Range
 from research.hooks.sparse.base import Event, SparseHook
 from research.hooks.sparse.rigl import Growth, refill
-from research.layers.masked import Masked
+from research.layers.masked import Masked, largest, where
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -53,7 +53,8 @@ def drop_up_to(tensor: Masked, count: int) -> Tensor:
     if count == 0 or len(tensor.active) == 0:
         return tensor.active[:0]
     magnitudes = tensor.magnitudes()
-    return tensor.active[magnitudes <= magnitudes.kthvalue(min(count, len(magnitudes))).values]
+    smallest = largest(-magnitudes, min(count, len(magnitudes)))
+    return tensor.active.index_select(0, where(magnitudes <= magnitudes[smallest].max()))
 
 
 @dataclass(eq=False)
@@ -65,6 +66,7 @@ class Itop(SparseHook):
     """
 
     exercise = {"period": 2}
+    _grads: ClassVar[list[Tensor] | None] = None  # of all weights, from the update to the event that follows it
 
     period: Annotated[int, Range(least=1), "steps between two events"] = 1500
     growth: Annotated[Growth, "what grows: where the dense gradient is largest, or anything"] = "gradient"
@@ -79,15 +81,17 @@ class Itop(SparseHook):
         return self.growth == "gradient" and self.due(run, run.step + 1)
 
     def grads(self, run: "Run") -> None:
-        self._grads = [tensor.weight.grad for tensor in self.tensors] if self.wants_dense_gradient(run) else None
-        super().grads(run)
+        if self.wants_dense_gradient(run):
+            self._grads = [tensor.weight.grad for tensor in self.tensors]
+            for tensor, grad in zip(self.tensors, self._grads, strict=True):
+                tensor.weight.grad = tensor.masked(grad)
 
     def step_end(self, run: "Run") -> None:
         super().step_end(run)
         if not self.due(run, run.step):
             return
         rate = annealed_rate(run.step, run.epochs * run.steps_per_epoch, self.rate, self.final_rate)
-        event = itop_step(self.tensors, rate, self._grads, run.generator("itop"))
+        grads, self._grads = self._grads, None
+        event = itop_step(self.tensors, rate, grads, run.generator("itop"))
         self.changed(run, event)
         self.log_event(run, event.pruned_count, event.grown_count, rate=rate)
-        self._grads = None

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from research.arguments import Range
 from research.hooks.sparse.base import Event, SparseHook
-from research.hooks.sparse.criteria import drop_smallest
-from research.layers.masked import Masked
+from research.hooks.sparse.criteria import drop_smallest, grow_largest, grow_random
+from research.layers.masked import Masked, where
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -70,48 +70,41 @@ def refill(
     signals: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Event:
-    """Replace the ``dropped`` units of each tensor by as many others: strongest in ``signals``, or random ones."""
-    if signals is None:
-        chosen = [grow_anywhere(t, d, len(d), generator) for t, d in zip(tensors, dropped, strict=True)]
-    else:
-        chosen = [grow_strongest(t, d, len(d), s) for t, d, s in zip(tensors, dropped, signals, strict=True)]
+    """Replace the ``dropped`` units of each tensor by as many others: strongest in ``signals``, or random ones.
+
+    Candidates are the inactive units and the ``dropped`` themselves.
+    """
+    chosen = []
+    for tensor, units, signal in zip(tensors, dropped, signals or [None] * len(tensors), strict=True):
+        with tensor.without(units):
+            if signal is None:
+                chosen.append(grow_random(tensor, len(units), generator))
+            else:
+                chosen.append(grow_largest(tensor, len(units), unit_magnitudes(tensor, signal)))
     return exchange(tensors, dropped, chosen)
 
 
 def exchange(tensors: Sequence[Masked], dropped: Sequence[Tensor], chosen: Sequence[Tensor]) -> Event:
-    """Deactivate the ``dropped`` units of each tensor and activate the ``chosen``; one that is both just stays."""
-    killed = [d[~torch.isin(d, c)] for d, c in zip(dropped, chosen, strict=True)]
-    grown = [c[~torch.isin(c, d)] for d, c in zip(dropped, chosen, strict=True)]
-    for tensor, k, g in zip(tensors, killed, grown, strict=True):
-        tensor.change(k, g)
+    """Deactivate the ``dropped`` units of each tensor and activate the ``chosen``; one that is both just stays.
+
+    The active ones among the ``chosen`` were ``dropped``.
+    """
+    killed, grown = [], []
+    for tensor, lost, won in zip(tensors, dropped, chosen, strict=True):
+        again = tensor.is_active(won)
+        with tensor.without(won.index_select(0, where(again))):
+            killed.append(lost.index_select(0, where(tensor.is_active(lost))))
+        grown.append(won.index_select(0, where(~again)))
+        tensor.change(killed[-1], grown[-1])
     return Event(killed, grown)
-
-
-def grow_strongest(tensor: Masked, dropped: Tensor, count: int, signal: Tensor) -> Tensor:
-    """The ``count`` units of largest abs(``signal``), shaped as the weight, among the inactive and the ``dropped``."""
-    strength = unit_magnitudes(tensor, signal).masked_fill_(kept(tensor, dropped), -torch.inf)
-    return strength.topk(count, sorted=False).indices
-
-
-def grow_anywhere(tensor: Masked, dropped: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """``count`` random units among the inactive and the ``dropped``."""
-    candidates = (~kept(tensor, dropped)).nonzero()[:, 0]
-    return candidates[torch.randperm(len(candidates), generator=generator)[:count].to(candidates.device)]
-
-
-def kept(tensor: Masked, dropped: Tensor) -> Tensor:
-    """Which units are active and not ``dropped``: (N,) bool."""
-    mask = tensor.flat(tensor.mask).clone()
-    mask[dropped] = False
-    return mask
 
 
 @torch.no_grad()
 def unit_magnitudes(tensor: Masked, signal: Tensor) -> Tensor:
-    """The mean of abs(``signal``), shaped as the weight, over the weights of each of the N units: (N,)."""
+    """The mean of abs(``signal``), shaped as the weight, over the weights of each unit; shaped as the mask."""
     size = torch.abs(signal, out=torch.empty_like(tensor.weight))  # laid out as the weight, which numbers the units
     sliced = tuple(range(tensor.mask.ndim, size.ndim))
-    return tensor.flat(size.mean(sliced).contiguous() if sliced else size)
+    return size.mean(sliced).contiguous() if sliced else size
 
 
 def momentum_of(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor | None:

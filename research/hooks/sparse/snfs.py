@@ -23,9 +23,9 @@ from research.arguments import Range
 from research.config import Config
 from research.errors import UsageError
 from research.hooks.sparse.base import Event, SparseHook
-from research.hooks.sparse.criteria import drop_smallest
+from research.hooks.sparse.criteria import drop_smallest, grow_largest
 from research.hooks.sparse.itop import annealed_rate
-from research.hooks.sparse.rigl import exchange, grow_strongest, momentum_of, unit_magnitudes
+from research.hooks.sparse.rigl import exchange, momentum_of, unit_magnitudes
 from research.layers.masked import Masked
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def snfs_step(
         dropped.append(drop_smallest(tensor, math.ceil(own * len(tensor.active))))
     room = [tensor.units - len(tensor.active) + len(d) for tensor, d in zip(tensors, dropped, strict=True)]
     counts = growth_counts(shares, sum(map(len, dropped)) + adjustment, room)
-    chosen = [grow_strongest(*each) for each in zip(tensors, dropped, counts, momenta, strict=True)]
+    chosen = []
+    for tensor, units, count, momentum in zip(tensors, dropped, counts, momenta, strict=True):
+        with tensor.without(units):
+            chosen.append(grow_largest(tensor, count, unit_magnitudes(tensor, momentum)))
     return exchange(tensors, dropped, chosen)
 
 
@@ -66,8 +69,8 @@ def layer_shares(tensors: Sequence[Masked], momenta: Sequence[Tensor] | None) ->
     if momenta is None:
         raw = [float(len(tensor.active)) for tensor in tensors]
     else:
-        pairs = zip(tensors, momenta, strict=True)
-        raw = [float(unit_magnitudes(t, m)[t.active].sum()) / max(1, len(t.active)) for t, m in pairs]
+        sums = [t.magnitudes(m).sum() for t, m in zip(tensors, momenta, strict=True)]
+        raw = [float(s) / max(1, len(t.active)) for s, t in zip(sums, tensors, strict=True)]
     total = sum(raw)
     return [value / total for value in raw] if total > 0 else [1 / len(raw)] * len(raw)
 
