@@ -1,6 +1,7 @@
 """Masks kept in place: weights, gradients and momentum that stay 0, in any layout, under any optimizer."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from research.errors import UsageError
 from research.hooks import HOOKS
 from research.hooks.sparse import StaticSparse, drop_smallest
 from research.hooks.sparse.base import forget, regularizer
-from research.layers.masked import Masked, attach_mask, masked_weights
+from research.layers.masked import Masked, attach_mask, largest, masked_weights
 from research.run import Run
 from research.train import fit
 
@@ -79,6 +80,62 @@ def test_units_are_numbered_alike_in_weight_mask_and_gradient(granularity, chann
     assert (before & ~tensor.mask).sum() == len(killed) and (tensor.mask & ~before).sum() == len(grown)
     now = tensor.mask.reshape(whole.shape[:granularity] + (1,) * (4 - granularity)).expand(6, 5, 3, 3)
     assert torch.equal(conv.weight, torch.where(now & whole, weight, torch.where(now, 7.0, 0.0)))
+
+
+@given(
+    st.sampled_from([1, 7, 1000, 60_000]),
+    st.floats(0, 1),
+    st.sampled_from(["distinct", "ties", "sorted", "with nan", "mostly -inf"]),
+    st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_largest_are_those_of_a_full_sort(size, share, kind, seed):
+    values = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    if kind == "ties":
+        values = values.round()
+    elif kind == "sorted":
+        values = values.sort().values
+    elif kind == "with nan":
+        values[::3] = torch.nan
+    elif kind == "mostly -inf":
+        values[: 9 * size // 10] = -torch.inf
+    found = largest(values, count := int(share * size))
+    ranked = values.nan_to_num(torch.finfo(values.dtype).min, torch.inf, -torch.inf)
+    expected = ranked.sort(descending=True, stable=True).indices[:count].sort().values
+    assert torch.equal(found, expected)
+
+
+def test_units_count_as_inactive_within_a_context_only():
+    tensor = Masked(torch.ones(3, 4), torch.arange(12).view(3, 4) % 2 == 0)
+    mask, active = tensor.mask.clone(), tensor.active
+    with pytest.raises(KeyError), tensor.without(torch.tensor([0, 4])):
+        assert tensor.active.tolist() == [2, 6, 8, 10]
+        assert tensor.inactive.tolist() == [0, 1, 3, 4, 5, 7, 9, 11]
+        raise KeyError
+    assert torch.equal(tensor.mask, mask) and torch.equal(tensor.active, active)
+    assert tensor.weight.all()
+
+
+@pytest.mark.parametrize("granularity", [2, 4])
+def test_gradients_that_overflow_outside_the_mask_are_zero_there(granularity):
+    conv = nn.Conv2d(4, 4, 3)
+    attach_mask(conv, torch.rand((4, 4, 3, 3)[:granularity]) < 0.5)
+    (tensor,) = masked_weights(conv)
+    active = tensor._broadcast.expand_as(conv.weight)
+    gradient = torch.where(active, 1.0, torch.tensor([torch.inf, torch.nan, -torch.inf]))
+    tensor.restrict(gradient)
+    assert torch.equal(gradient, active.float())
+
+
+def test_a_gradient_that_autograd_shares_is_masked_for_its_own_weight_only():
+    model = nn.Sequential(nn.Linear(6, 5))
+    hook, other = StaticSparse(sparsity=0.5), torch.zeros(5, 6, requires_grad=True)
+    run = SimpleNamespace(model=model, generator=lambda *_: torch.Generator().manual_seed(0))
+    hook.build(run)
+    hook.setup(run)
+    (model[0].weight + other).sum().backward()
+    assert torch.equal(model[0].weight.grad, model[0].weight_mask.float())
+    assert other.grad.all()
 
 
 class Watch:

@@ -126,11 +126,16 @@ class Masked:
             self._flat_mask.index_fill_(0, units, True)
             self.active = active
 
-    def restrict(self, tensor: Tensor) -> None:
-        """Set ``tensor``, laid out as the weight, to exactly 0 outside the mask, in place."""
+    def restrict(self, tensor: Tensor, added: Tensor | None = None) -> None:
+        """Set ``tensor``, laid out as the weight, to exactly 0 outside the mask, in place.
+
+        ``added`` (M,) is added to what is kept; for units that are single weights.
+        """
         if self._elementwise:
             flat = self.flat(tensor)
             kept = flat.index_select(0, self.active)
+            if added is not None:
+                kept += added
             flat.zero_().scatter_(0, self.active, kept)  # the one pass over all weights is the cheapest there is
         else:
             tensor.masked_fill_(~self._broadcast, 0.0)
@@ -176,7 +181,8 @@ def largest(values: Tensor, count: int) -> Tensor:
         places = np.flatnonzero(array >= np.partition(sample, -rank)[-rank])
     if len(places) < count:
         places = np.arange(len(array))
-    found = np.nan_to_num(array[places], nan=least, posinf=np.inf, neginf=-np.inf)
+    found = array[places]
+    found[np.isnan(found)] = least
     last = np.partition(found, -count)[-count]
     chosen = found > last
     chosen[np.flatnonzero(found == last)[: count - chosen.sum()]] = True

@@ -124,11 +124,11 @@ class MaskHook(Hook):
             tensor.weight.register_post_accumulate_grad_hook(partial(self._mask_gradient, run, index))
 
     def _mask_gradient(self, run: "Run", index: int, weight: Tensor) -> None:
-        tensor = self.tensors[index]
+        tensor, slope = self.tensors[index], self._slopes[index] if self._slopes else None
         if not self.wants_dense_gradient(run):
-            tensor.restrict(weight.grad)
-        if self._slopes:
-            tensor.add(weight.grad, self._slopes[index])
+            tensor.restrict(weight.grad, slope)
+        elif slope is not None:
+            tensor.add(weight.grad, slope)
 
     def epoch_start(self, run: "Run") -> None:
         _ = self.history  # starts with the masks that training starts with, so before the first event
@@ -144,7 +144,7 @@ class MaskHook(Hook):
         # the gradient l1 sign(w) joins that of the weights where it is masked, which backward reaches later: autograd
         # would compute it for every weight, active or not, at a quarter of the time of a small network's step
         active = active_weights(self.tensors)
-        loss = loss + self.l1 * active.abs().sum()
+        loss = torch.add(loss, active.abs().sum(), alpha=self.l1)
 
         def slope(grad: Tensor) -> None:  # with the loss scale, and the share of a micro-batch
             self._slopes = active.sign_().mul_(self.l1 * grad).split([len(tensor.active) for tensor in self.tensors])

@@ -43,15 +43,18 @@ def drop_sign_flips(tensors: Sequence[Masked], before: Tensor) -> list[Tensor]:
 
     ``before`` holds the weights, or signs, of all active units, one tensor after the other.
     """
-    return units_at(tensors, where(before.sign() * active_weights(tensors) < 0))
+    return units_at(tensors, where(active_weights(tensors).mul_(before.sign()) < 0))
 
 
 def units_at(tensors: Sequence[Masked], positions: Tensor) -> list[Tensor]:
     """The units of each tensor at ``positions``, ascending, of the active units of all, one tensor after the other."""
     starts = list(accumulate((len(tensor.active) for tensor in tensors), initial=0))
-    cuts = pairwise(np.searchsorted(positions.cpu().numpy(), starts))
+    cuts = pairwise(np.searchsorted(positions.cpu().numpy(), starts).tolist())
     parts = zip(tensors, starts[:-1], cuts, strict=True)
-    return [tensor.active.index_select(0, positions[a:b] - start) for tensor, start, (a, b) in parts]
+    return [
+        tensor.active.index_select(0, positions[a:b] - start) if b > a else tensor.active[:0]
+        for tensor, start, (a, b) in parts
+    ]
 
 
 def grow_random(tensor: Masked, count: int, generator: torch.Generator | None = None) -> Tensor:

@@ -84,8 +84,8 @@ class DeepR(SparseHook):
         if not self.active_in(run.epoch):
             return
         self._before = active_weights(self.tensors)
-        if self.eta * self.temperature.at(run.epoch):
-            sparse = [tensor for tensor in self.tensors if len(tensor.active) < tensor.units]
+        sparse = [tensor for tensor in self.tensors if len(tensor.active) < tensor.units]
+        if sparse and self.eta * self.temperature.at(run.epoch):
             deepr_noise(sparse, self.eta, self.temperature.at(run.epoch), run.generator("noise"))
 
     def step_end(self, run: "Run") -> None:
