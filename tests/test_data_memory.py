@@ -74,9 +74,8 @@ def test_orders_side_by_side_are_the_orders_one_by_one(monkeypatch, way):
     alone = [list(one) for one in loaders]
     if way == "any other":
         monkeypatch.setattr(memory, "InMemory", memory.VectorLoader)
-    together = list(side_by_side(loaders))
-    assert len(together) == len(alone[0]) == len(loaders[0]) - 5
-    for batches, (inputs, targets) in zip(zip(*alone, strict=True), together, strict=True):
+    assert len(alone[0]) == len(loaders[0]) - 5
+    for batches, (inputs, targets) in zip(zip(*alone, strict=True), side_by_side(loaders), strict=True):
         assert torch.equal(inputs, torch.cat([batch[0] for batch in batches]))
         assert torch.equal(targets, torch.cat([batch[1] for batch in batches]))
         assert not torch.equal(batches[0][0], batches[1][0])

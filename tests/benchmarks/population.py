@@ -129,11 +129,13 @@ def seconds(function) -> float:
 def epochs(options: argparse.Namespace) -> dict[str, float]:
     """CPU seconds of an epoch of one network with all that belongs to it, preparation included."""
     found = {"fit": seconds(lambda: fit(Run.create(config(options, tempfile.mkdtemp()))))}
-    for count in STACKS:
-        folder = tempfile.mkdtemp()
-        population = [config(options, folder, seed) for seed in range(count)]
-        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):  # bars
-            found[f"stack of {count}, shared order"] = seconds(lambda p=population: fit_population(p)) / count
+    for order, order_seed in (("shared", 0), ("own", None)):
+        for count in STACKS[order == "own" :]:
+            folder = tempfile.mkdtemp()
+            population = [config(options, folder, seed, order_seed) for seed in range(count)]
+            with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):  # bars
+                spent = seconds(lambda population=population: fit_population(population))
+            found[f"stack of {count}, {order} order"] = spent / count
     return found
 
 
