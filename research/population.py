@@ -26,7 +26,7 @@ from research.launch import check
 from research.measures.ldi import Mode, ldi
 from research.models import MODELS
 from research.prepare import build_network, pick_device, prepare
-from research.progress import place
+from research.progress import place, quiet
 from research.resume import report, resume
 from research.run import Run
 from research.schedule import total_epochs
@@ -185,8 +185,3 @@ def progress(runs: Sequence[Run]) -> tqdm:
         from tqdm.notebook import tqdm as bar
     steps = sum(total_epochs(run.config) * (check(run.config).train // run.config.batch_size) for run in runs)
     return bar(total=steps, unit="step", unit_scale=True, desc="population", mininterval=quiet())
-
-
-def quiet() -> float:
-    """Seconds between two changes of a bar: where it cannot be redrawn, each would be another line."""
-    return 20.0 if place() == "text" else 0.2

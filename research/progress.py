@@ -21,6 +21,11 @@ def place() -> str:
     return "terminal" if sys.stderr.isatty() else "text"
 
 
+def quiet() -> float:
+    """Seconds between two changes of a bar: where it cannot be redrawn, each would be another line."""
+    return 20.0 if place() == "text" else 0.2
+
+
 class Progress:
     """Shows the rows of ``run`` as they come; use as a context manager around the following of a run."""
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,6 +228,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
     }
 
 
+@cache  # hundreds of runs in one process ask
 def _version(name: str) -> str | None:
     try:
         return version(name)

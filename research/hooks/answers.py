@@ -15,6 +15,7 @@ from research.data.augment import Augment
 from research.data.loaders import drawn_arguments
 from research.errors import UsageError
 from research.processes import all_reduce
+from research.progress import quiet
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -55,7 +56,8 @@ class KeptAnswers:
         loader, samples = run.train_loader.in_order(), run.train_loader.info.train
         rows = torch.from_numpy(loader.rows(0, len(loader))).to(run.device)
         self.all: Answers = {}
-        with tqdm(total=len(rows) * run.world, desc="teacher's answers", unit="img", disable=run.rank > 0) as bar:
+        style = {"desc": "teacher's answers", "unit": "img", "mininterval": quiet(), "disable": run.rank > 0}
+        with tqdm(total=len(rows) * run.world, **style) as bar:
             for inputs, _ in loader:
                 for part in inputs.chunk(run.config.accumulation):
                     at, rows = rows[: len(part)], rows[len(part) :]
