@@ -150,7 +150,7 @@ def steps(name: str, repeats: int) -> None:
         "deepr, l1": DeepR(sparsity=sparsity, l1=1e-5),
     }
     prepared_runs = {what: prepared(name, hook) for what, hook in contenders.items()}
-    number, rounds = (100, 3 * repeats) if name == "mnist_mlp" else (4, repeats)
+    number, rounds = (10, 20 * repeats) if name == "mnist_mlp" else (1, 3 * repeats)
 
     def some_steps(run: SimpleNamespace, hook: MaskHook | None) -> None:
         for _ in range(number):
