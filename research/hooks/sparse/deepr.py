@@ -34,7 +34,7 @@ def deepr_noise(tensors: Sequence[Masked], eta: float, temperature: float, gener
     """Add normal noise of standard deviation sqrt(2 eta T) to the gradients of active weights."""
     counts = [len(tensor.active) for tensor in tensors]
     noise = torch.empty(sum(counts)).normal_(0, math.sqrt(2 * eta * temperature), generator=generator)
-    for tensor, part in zip(tensors, noise.to(tensors[0].weight.device).split(counts), strict=True):
+    for tensor, part in zip(tensors, noise.to(tensors[0].weight.grad).split(counts), strict=True):
         tensor.add(tensor.weight.grad, part)
 
 
