@@ -128,7 +128,8 @@ def start(run: Run) -> subprocess.Popen:
 def follow(path: Path, agent: subprocess.Popen) -> Iterator[dict]:
     """Rows of ``path`` as they are written, from now until ``agent`` ends; ``{}`` at every look that finds none.
 
-    The file may shrink meanwhile: a run that continues drops the rows after its checkpoint.
+    The file may shrink meanwhile: a run that continues drops the rows after its checkpoint. Rows that it wrote instead
+    before the next look, up to where the old ones ended, are passed over.
     """
     position = path.stat().st_size if path.exists() else 0
     ended = False
@@ -137,7 +138,9 @@ def follow(path: Path, agent: subprocess.Popen) -> Iterator[dict]:
         if path.exists():
             position = min(position, path.stat().st_size)
             with open(path, "rb") as file:
-                file.seek(position)
+                file.seek(max(0, position - 1))
+                if position:  # on to the next whole row, where the file has shrunk and grown beyond since the last look
+                    position += len(file.readline()) - 1
                 for line in file:
                     if line.endswith(b"\n"):
                         position += len(line)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from research import launch
 from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS
-from research.launch import TrainingFailed
+from research.launch import TrainingFailed, follow
 from research.run import Run
 from research.train import fit
 
@@ -111,6 +112,23 @@ def test_nothing_survives_the_launcher_and_the_run_continues(tiny, sent):
     if sent == signal.SIGINT:
         assert run.status["status"] == "interrupted"
     assert_same_run(whole, fit(Run.create(config)))
+
+
+def test_rows_are_followed_through_whatever_happens_to_the_file(tmp_path):
+    path, agent = tmp_path / "metrics.jsonl", SimpleNamespace(poll=lambda: None)
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    found = follow(path, agent)
+    assert next(found) == {}, "what was there before is known"
+    path.write_text('{"step": 1}\n{"step": 2, "loss": 0.5}\n{"step": 3}\n')
+    assert next(found) == {"step": 3} and next(found) == {}, "it shrank, and grew beyond where it had been"
+    path.write_text('{"step": 1}\n')
+    assert next(found) == {}
+    for part, row in (('{"ste', {}), ('p": 2}', {}), ("\n", {"step": 2})):
+        with open(path, "a") as file:
+            file.write(part)
+        assert next(found) == row
+    agent.poll = lambda: 0
+    assert list(found) == [{}], "of the look before the end"
 
 
 @pytest.mark.parametrize(
