@@ -38,6 +38,11 @@ def test_without_runs_they_draw_what_needs_none_and_say_what_is_missing(name, fi
     assert list(here.iterdir()) == []
 
 
+def test_new_networks_see_points_in_the_plane_too(here, monkeypatch):
+    left = cells("ldi", monkeypatch, dataset="circle", inits=1, images=20)
+    assert left["x"].shape == (20, 2) and [name for name, _ in left["drawn"]] == ["singular values"]
+
+
 def test_networks_of_one_mass_are_nothing_to_correlate(trained, monkeypatch, capsys):
     for name in ("nn_mass", "ldi"):
         cells(name, monkeypatch, runs="runs/*tc-2-*")
