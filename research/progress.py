@@ -6,9 +6,12 @@ import os
 import sys
 import time
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from research.run import Run
 from research.schedule import total_epochs
+
+if TYPE_CHECKING:
+    from research.run import Run
 
 QUIET_SECONDS = 30.0  # without a bar, say something at least this often
 
