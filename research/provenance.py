@@ -17,6 +17,7 @@ import yaml
 from research.config import WHERE, Config
 from research.frames import word
 from research.frames.groups import Group
+from research.status import recorded
 
 TEACHER_OFF = 0.1  # points of top-1 between a teacher's run and what its students measure that are worth a word
 
@@ -128,7 +129,7 @@ def teachers(groups: Sequence[Group]) -> str:
         ]
         place = Path(name) if Path(name).exists() else Path(group.runs["dir"].iloc[0]).parent / name
         if name and (config := read_json(place / "config.json", {})):
-            best = read_json(place / "status.json", {}).get("best_top1")
+            best = recorded(place).get("best_top1")
             if best and len(top1) and abs(top1.mean() - best) > TEACHER_OFF:
                 said.append(f"**{100 - best:.2f} % in its own run**")
             cut = config["data_args"].get("cutout", 0), config_of(group).data_args.get("cutout", 0)

@@ -4,11 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
 from research.config import Config
-from research.hooks import HOOKS
+from research.hooks import HOOKS, Hook
+from research.notebooks import find
 from research.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -53,6 +55,41 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tmp_path
+
+
+class Killed(Exception):
+    """Stands for a power cut: nothing is saved on the way out."""
+
+
+class PowerCut(Hook):
+    """Ends training right after optimizer step ``at``, once."""
+
+    at: int | None = None
+
+    def step_end(self, run):
+        if run.step == PowerCut.at:
+            PowerCut.at = None
+            raise Killed
+
+
+@pytest.fixture
+def power_cut(monkeypatch):
+    """The hook ``power_cut``, whose ``at`` says when."""
+    monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
+    monkeypatch.setattr(PowerCut, "at", None)
+    return PowerCut
+
+
+def cells(notebook: str, monkeypatch, **parameters) -> dict:
+    """A notebook's cells run in this process, which saves starting a kernel; what they left behind."""
+    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
+    names = {"__name__": notebook}
+    for cell in nbformat.read(find(notebook), 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", ()):
+                names |= parameters
+    return names
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:

@@ -5,11 +5,11 @@ import re
 from collections import Counter
 
 import matplotlib.colors
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import cells
 from synthetic_runs import write_run
 
 from research import entries
@@ -21,7 +21,6 @@ from research.frames.budgets import budget_points, network, network_costs, publi
 from research.layers.layout import layout
 from research.layers.spec import parse_spec
 from research.models import create_model
-from research.notebooks import find
 from research.published import load_published
 from research.study import expand, read_study
 
@@ -296,19 +295,8 @@ def test_bars_are_shares_of_every_network_s_cost(runs):
 # -- the notebook -----------------------------------------------------------------------------------------------------
 
 
-def executed(monkeypatch, **parameters):
-    """The notebook's cells in this process: a kernel's start would take most of the time of this file."""
-    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
-    names = {"__name__": "budgets"}
-    for cell in nbformat.read(find("analysis/budgets"), 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            names |= parameters if "parameters" in cell.metadata.get("tags", []) else {}
-    return names
-
-
 def test_notebook_without_runs_shows_what_was_published(here, monkeypatch, capsys):
-    names = executed(monkeypatch)
+    names = cells("analysis/budgets", monkeypatch)
     text = capsys.readouterr().out
     assert names["drawn"] == [] and "What needs runs is left out below." in text
     gains = names["change"].droplevel(["setting", "params"])
@@ -319,7 +307,7 @@ def test_notebook_without_runs_shows_what_was_published(here, monkeypatch, capsy
 
 
 def test_notebook_draws_and_logs_runs(runs, here, monkeypatch):
-    names = executed(monkeypatch, log="log.md", title="Budgets")
+    names = cells("analysis/budgets", monkeypatch, log="log.md", title="Budgets")
     assert [name for name, _ in names["drawn"]] == ["error against cost", "with and without a teacher", "cost by layer"]
     text = (here / "log.md").read_text()
     assert "- tt:0.8 distill against tt:0.8: top-1 error -3.50 ± 0.50 points (2 pairs)" in text

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_same_run, companies, rows, weights
+from conftest import Killed, assert_same_run, companies, rows, weights
 
 from research.arguments import parameters_of
 from research.config import Config
 from research.errors import UsageError
-from research.hooks import HOOKS, Hook
+from research.hooks import HOOKS
 from research.run import Run
 from research.train import fit
 
@@ -23,17 +23,6 @@ SMALL = {"model": "resnet8", "batch_size": 256, "checkpoint_minutes": 0, "log_in
 
 def trained(config) -> Run:
     return fit(Run.create(config))
-
-
-class PowerCut(Hook):
-    """Ends training without warning right after optimizer step 7, in the second epoch, once."""
-
-    armed = True
-
-    def step_end(self, run):
-        if run.step == 7 and PowerCut.armed:
-            PowerCut.armed = False
-            raise KeyboardInterrupt
 
 
 @every_hook
@@ -55,14 +44,12 @@ def test_neutral_settings_leave_training_bit_identical(name, tiny):
 
 
 @every_hook
-def test_hook_resumes_bit_exactly(name, tiny, monkeypatch):
-    monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
-    PowerCut.armed = False
+def test_hook_resumes_bit_exactly(name, tiny, power_cut):
     hooks = {name: dict(HOOKS[name].exercise), "power_cut": {}}
     whole = trained(tiny(**SMALL, name="whole", hooks=hooks))
-    PowerCut.armed = True
+    power_cut.at = 7  # in the second epoch
     config = tiny(**SMALL, name="cut", hooks=hooks)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         trained(config)
     assert_same_run(whole, trained(config))
 

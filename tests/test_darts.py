@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, assert_same_run, rows
-from test_contracts import PowerCut
+from conftest import SHARED, Killed, assert_same_run, rows
 from torch import nn
 from torch.nn import functional as F
 
@@ -225,14 +224,12 @@ def test_head_adds_its_share_of_the_loss(tiny, with_head, monkeypatch, given, ma
     assert assess([run.dir])[0]["top1"] == run.best_top1
 
 
-def test_head_resumes_bit_exactly(tiny, with_head, monkeypatch):
-    monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
+def test_head_resumes_bit_exactly(tiny, with_head, power_cut):
     given = with_head | {"hooks": {"auxiliary": {}, "power_cut": {}}, "checkpoint_minutes": 0}
-    PowerCut.armed = False
     whole = fit(Run.create(tiny(**given, name="whole")))
-    PowerCut.armed = True
+    power_cut.at = 7  # in the second epoch
     config = tiny(**given, name="cut")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(Run.create(config))
     assert_same_run(whole, fit(Run.create(config)))
 

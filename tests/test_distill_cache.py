@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import assert_same_run, rows
+from conftest import Killed, assert_same_run, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,24 +93,11 @@ def test_teacher_is_asked_once_an_image_and_logits_that_do_not_count_are_not_kep
     assert run.hooks["distill"].kept.all.keys() == {"layer1", "layer2", "layer3"}
 
 
-class PowerCut(Hook):
-    """Ends training right after optimizer step 7, in the second epoch, once."""
-
-    armed = False
-
-    def step_end(self, run):
-        if run.step == 7 and PowerCut.armed:
-            PowerCut.armed = False
-            raise KeyboardInterrupt
-
-
-def test_run_stopped_inside_an_epoch_continues_bit_exactly(tiny, monkeypatch):
-    monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
+def test_run_stopped_inside_an_epoch_continues_bit_exactly(tiny, power_cut):
     given = {"epochs": 2, "checkpoint_minutes": 0, "hooks": {"distill": BOTH | {"cache": True}, "power_cut": {}}}
-    PowerCut.armed = False
     whole = fit(distilled(tiny, "whole", True, **given))
-    PowerCut.armed = True
-    with pytest.raises(KeyboardInterrupt):
+    power_cut.at = 7  # in the second epoch
+    with pytest.raises(Killed):
         fit(distilled(tiny, "cut", True, **given))
     assert_same_run(whole, fit(distilled(tiny, "cut", True, **given)))
 

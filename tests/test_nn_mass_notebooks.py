@@ -4,22 +4,11 @@ import re
 
 import nbformat
 import pytest
+from conftest import cells
 
-from research.notebooks import execute, find
+from research.notebooks import execute
 from research.population import fit_population
 from research.topology import mlp_configs
-
-
-def cells(name, monkeypatch, **parameters) -> dict:
-    """A notebook's cells run in this process, which saves starting a kernel; what they left behind."""
-    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
-    names = {"__name__": name}
-    for cell in nbformat.read(find(f"analysis/{name}"), 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            if "parameters" in cell.metadata.get("tags", ()):
-                names |= parameters
-    return names
 
 
 @pytest.fixture
@@ -32,26 +21,26 @@ def trained(here):
 
 @pytest.mark.parametrize(("name", "figures"), [("nn_mass", []), ("ldi", ["singular values"])])
 def test_without_runs_they_draw_what_needs_none_and_say_what_is_missing(name, figures, here, monkeypatch, capsys):
-    left = cells(name, monkeypatch)
+    left = cells(f"analysis/{name}", monkeypatch)
     assert "no folder of runs at runs" in capsys.readouterr().out
     assert [name for name, _ in left["drawn"]] == figures and left["said"] == []
     assert list(here.iterdir()) == []
 
 
 def test_new_networks_see_points_in_the_plane_too(here, monkeypatch):
-    left = cells("ldi", monkeypatch, dataset="circle", inits=1, images=20)
+    left = cells("analysis/ldi", monkeypatch, dataset="circle", inits=1, images=20)
     assert left["x"].shape == (20, 2) and [name for name, _ in left["drawn"]] == ["singular values"]
 
 
 def test_networks_of_one_mass_are_nothing_to_correlate(trained, monkeypatch, capsys):
     for name in ("nn_mass", "ldi"):
-        cells(name, monkeypatch, runs="runs/*tc-2-*")
+        cells(f"analysis/{name}", monkeypatch, runs="runs/*tc-2-*")
         assert "No two networks of different NN-Mass" in capsys.readouterr().out
 
 
 def test_both_make_one_entry(trained, here, monkeypatch):
     given = {"log": "log.md", "title": "Small networks", "folder": "kept"}
-    left = cells("ldi", monkeypatch, **given, inits=2, images=20)
+    left = cells("analysis/ldi", monkeypatch, **given, inits=2, images=20)
     assert [name.split(" of ")[0] for name, _ in left["drawn"]] == [
         "singular values",
         "LDI and mass",

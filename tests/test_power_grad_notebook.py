@@ -3,8 +3,9 @@
 import re
 
 import nbformat
+from conftest import cells
 
-from research.notebooks import execute, find
+from research.notebooks import execute
 from research.run import Run
 from research.train import fit
 
@@ -17,12 +18,7 @@ def said(path):
 
 
 def test_without_runs_it_shows_what_needs_none_and_says_what_is_missing(here, monkeypatch, capsys):
-    # its cells in this process: a kernel's start would take most of the time of this file
-    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
-    names = {"__name__": "power_grad"}
-    for cell in nbformat.read(find("analysis/power_grad"), 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
+    names = cells("analysis/power_grad", monkeypatch)
     text = capsys.readouterr().out
     assert [name for name, _ in names["drawn"]] == ["gradient profile", "published gains"]
     assert names["worst"] < 1e-12

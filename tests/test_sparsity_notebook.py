@@ -3,8 +3,9 @@
 import re
 
 import nbformat
+from conftest import cells
 
-from research.notebooks import execute, find
+from research.notebooks import execute
 from research.run import Run
 from research.train import fit
 
@@ -17,12 +18,7 @@ METHODS = {
 
 
 def test_without_runs_it_shows_what_was_published(here, monkeypatch, capsys):
-    # its cells in this process: a kernel's start would take most of the time of this file
-    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
-    names = {"__name__": "sparsity"}
-    for cell in nbformat.read(find("analysis/sparsity"), 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
+    names = cells("analysis/sparsity", monkeypatch)
     text = capsys.readouterr().out
     assert "no folder of runs at runs. What needs runs is left out below." in text
     assert re.findall("^(?:mnist_mlp|wrn-28-2|resnet50)$", text, re.M) == ["mnist_mlp", "wrn-28-2", "resnet50"]

@@ -1,7 +1,7 @@
 """The notebook of populations: the published flags, its table, log lines and LDI, executed through papermill."""
 
-import nbformat
 import pytest
+from conftest import cells
 
 from research.config import Config
 from research.errors import UsageError
@@ -28,18 +28,6 @@ def small(tmp_path):
     return fit_population(configs, ["exact", "reference"])
 
 
-def cells(monkeypatch, **parameters) -> dict:
-    """The notebook's cells run in this process, which saves starting a kernel; what they left behind."""
-    monkeypatch.setenv("RESEARCH_HEADLESS", "1")
-    names = {"__name__": "topology"}
-    for cell in nbformat.read(find("topology"), 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            if "parameters" in cell.metadata.get("tags", ()):
-                names |= parameters
-    return names
-
-
 def test_the_notebook_takes_the_published_flags_and_adds_to_their_logs(here, monkeypatch):
     assert set(read_parameters(find("topology"))) >= FLAGS
     given = {
@@ -52,7 +40,7 @@ def test_the_notebook_takes_the_published_flags_and_adds_to_their_logs(here, mon
         "batch_size": 2000,
     }
     logs = {f"{kind}_log_file": f"logs/mlp_{kind}.logs" for kind in ("train", "res", "sigma")}
-    left = cells(monkeypatch, **given, epochs=2, make_dataset=True, data_root=str(here / "data"), **logs)
+    left = cells("topology", monkeypatch, **given, epochs=2, make_dataset=True, data_root=str(here / "data"), **logs)
     assert (left["means"]["networks"] == 2).all() and len(left["table"]) == 4
     assert sorted(path.name for path in (here / "data").iterdir()) == [
         f"{split}_{kind}.csv" for split in ("test", "train") for kind in ("circle", "linear")
@@ -62,13 +50,13 @@ def test_the_notebook_takes_the_published_flags_and_adds_to_their_logs(here, mon
         told = [line.split(" ") for line in (here / f"logs/mlp_{kind}.logs").read_text().splitlines()]
         assert [len(line) for line in told] == [width] * lines
         assert all(float(cell) == float(cell) for line in told for cell in line)
-    again = cells(monkeypatch, **given, epochs=2, data_root=str(here / "data"), **logs)
+    again = cells("topology", monkeypatch, **given, epochs=2, data_root=str(here / "data"), **logs)
     assert again["table"].equals(left["table"])
     assert len((here / "logs/mlp_res.logs").read_text().splitlines()) == 8
 
 
 def test_ldi_alone_trains_nothing(here, monkeypatch):
-    left = cells(monkeypatch, dataset="linear", width=4, tc=2, iter_times=1, train=False, ldi_mode="post")
+    left = cells("topology", monkeypatch, dataset="linear", width=4, tc=2, iter_times=1, train=False, ldi_mode="post")
     (row,) = left["table"].to_dict("records")
     assert row["ldi_mean"] > 0 and row["top1"] != row["top1"] and row["epoch"] == 0
     assert Run.open(here / "runs" / row["run"]).status == {"status": "created"}

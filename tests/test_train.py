@@ -4,33 +4,12 @@ import math
 
 import pytest
 import torch
-from conftest import assert_same_run, rows, weights
+from conftest import Killed, assert_same_run, rows, weights
 
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook
 from research.run import Run
 from research.train import fit
-
-
-class Killed(Exception):
-    """Stands for a power cut: nothing is saved on the way out."""
-
-
-class PowerCut(Hook):
-    """Ends training right after optimizer step ``at``."""
-
-    at: int | None = None
-
-    def step_end(self, run):
-        if run.step == PowerCut.at:
-            PowerCut.at = None
-            raise Killed
-
-
-@pytest.fixture
-def power_cut(monkeypatch):
-    monkeypatch.setitem(HOOKS, "power_cut", PowerCut)
-    return PowerCut
 
 
 def trained(config) -> Run:

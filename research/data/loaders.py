@@ -20,7 +20,7 @@ from research.errors import UsageError
 
 __all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader"]
 
-MEMORY_SHARE = 4  # loader=auto keeps decoded images in memory when all processes together need less than 1/4 of it
+MEMORY_SHARE = 4  # what is kept for speed may take 1/4 of the free memory: images by loader=auto, answers of teachers
 
 
 @dataclass(frozen=True)

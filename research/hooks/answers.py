@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from research.config import Config
 from research.data.augment import Augment
-from research.data.loaders import drawn_arguments
+from research.data.loaders import MEMORY_SHARE, drawn_arguments
 from research.errors import UsageError
 from research.processes import all_reduce
 from research.progress import quiet
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Answers = dict[str, Tensor]
 """What a teacher says of B inputs, by module name: attention maps (B, HW); "", the whole network: logits (B, C)."""
-
-MEMORY_SHARE = 4  # at most 1/4 of the free memory is taken
 
 
 def refuse_drawn(config: Config) -> None:
