@@ -1,23 +1,27 @@
 """A workbench for studying how convolutional networks learn."""
 
 from importlib import import_module
+from importlib.metadata import version
 
-_HOMES = {
+_HOMES = {  # name -> the module that has it, or (None) is it
     "Config": "research.config",
-    "launch": "research.launch",
+    "launch": "research.launcher.launch",
     "load_runs": "research.frames",
     "create_model": "research.models",
+    "figures": None,
+    "logbook": "research.log",
 }
-__all__ = [*_HOMES, "figures", "logbook"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str):
     """Import on first use, so that ``research --help`` does not wait for torch."""
-    if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
-    elif name in __all__:
-        value = import_module(f"research.{name}")
-    else:
+    if name == "__version__":
+        return version("research")
+    if name not in _HOMES:
         raise AttributeError(f"module 'research' has no attribute {name!r}")
-    globals()[name] = value  # over the submodule of the same name: `research.launch` is the function
+    if (home := _HOMES[name]) is None:
+        return import_module(f"research.{name}")
+    value = getattr(import_module(home), name, None) or import_module(f"{home}.{name}")
+    globals()[name] = value
     return value

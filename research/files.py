@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_new(stem: Path, contents: Mapping[str, bytes]) -> Path:
@@ -43,6 +45,14 @@ def write_atomic(path: Path, data: str | bytes | memoryview) -> None:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def read_json(path: Path, otherwise: Any) -> Any:
+    """The JSON in ``path``; ``otherwise`` while it is not there or not whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return otherwise
 
 
 def _reserve(paths: list[Path]) -> bool:

@@ -10,10 +10,12 @@ import torch
 
 from research.config import Config
 from research.hooks import HOOKS, Hook
-from research.notebooks import find
-from research.run import Run
+from research.notebooks.execute import find
+from research.runs.run import Run
 
-REPOSITORY = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+GOLDENS = TESTS / "golden"  # numbers of the original systems, a folder each
 SHARED = Path(os.environ.get("RESEARCH_SHARED", REPOSITORY.parent / "shared"))
 CLOCKS = {"seconds", "images_per_second", "data_share", "peak_memory"}
 

@@ -1,13 +1,16 @@
-"""Golden cases of sparse training: those kept here, and the larger ones where the shared packs are."""
+"""Cases of sparse training: golden ones kept here, larger ones where the shared packs are, and drawn ones."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SHARED
+from conftest import GOLDENS, SHARED
+from hypothesis import strategies as st
 
-HERE = REPOSITORY / "tests" / "golden" / "sparse"
+from research.layers.masked import Masked
+
+HERE = GOLDENS / "sparse"
 
 
 def about(name: str):
@@ -29,3 +32,32 @@ def golden(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
 def replay(tensors: list, stored: list[torch.Tensor]):
     """Growth that gives each tensor its ``stored`` units."""
     return lambda tensor, count: stored[tensors.index(tensor)]
+
+
+def tensors_of(arrays, prefix, layers) -> list[Masked]:
+    """The tensors before an event, with the invariant W = 0 outside the mask."""
+    tensors = []
+    for layer in range(layers):
+        mask = arrays[f"{prefix}l{layer}_mask_before"].bool()
+        tensors.append(Masked(arrays[f"{prefix}l{layer}_w"].clone(), mask.clone()))
+        tensors[-1].apply()
+    return tensors
+
+
+@st.composite
+def networks(draw):
+    """A few sparse tensors of random shapes, granularities, memory formats and densities."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    tensors = []
+    for _ in range(draw(st.integers(1, 4))):
+        kernel = draw(st.booleans())
+        shape = draw(st.sampled_from([(6, 4, 3, 3), (5, 7, 1, 1), (3, 2, 2, 5)] if kernel else [(9, 14), (4, 5)]))
+        weight = torch.randn(shape, generator=generator)
+        granularity = draw(st.integers(1, 4)) if kernel else 2
+        mask = torch.rand(shape[:granularity], generator=generator) < draw(st.sampled_from([0, 0.1, 0.5, 0.95, 1]))
+        if kernel and draw(st.booleans()):
+            weight = weight.to(memory_format=torch.channels_last)
+            mask = mask.to(memory_format=torch.channels_last) if granularity == 4 else mask
+        tensors.append(Masked(weight, mask, f"t{len(tensors)}"))
+        tensors[-1].apply()
+    return tensors, generator

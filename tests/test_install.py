@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = REPOSITORY
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 EXTRAS = PYPROJECT["optional-dependencies"]
 REQUIREMENTS = [*PYPROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]

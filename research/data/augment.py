@@ -2,18 +2,20 @@
 
 Every random number is a hash of (seed, epoch, sample index, number of the draw), so it does not matter which loader,
 process or thread asks, or in which order. Drawing is vectorised over samples; the kernels that touch pixels
-(`kernels.py` on the CPU, `gather.py` in torch) are told what to do and draw nothing.
+(`pixel_kernels.py` on the CPU, `torch_pixels.py` in torch) are told what to do and draw nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
-from research.arguments import Range
-from research.data.datasets import Dataset
+from research.parameters.signatures import Range
+
+if TYPE_CHECKING:
+    from research.data.datasets import Dataset
 
 TRIES = 10  # of the random resized crop, as in torchvision
 DRAW = np.dtype(

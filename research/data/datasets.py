@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from research.data.augment import Augment
+from research.data.synthetic import Segments
 from research.errors import UsageError, nearest
+from research.parameters.signatures import check_arguments
 
 
 @dataclass(frozen=True)
@@ -113,19 +116,29 @@ def describe(name: str) -> Dataset:
 
 def arguments(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The complete ``data_args`` of a data set (defaults filled in) and one line for every problem."""
-    from research.arguments import check_arguments
-
     dataset = describe(name)
     if dataset.kind == "vectors":
-        from research.data.synthetic import Segments
-
         return check_arguments("data_args.", Segments, given)
-    from research.data.augment import Augment
-
     values, problems = check_arguments("data_args.", Augment, {**dataset.augment, **given})
     if not problems:
         problems += [f"data_args: {problem}" for problem in Augment(**values).contradictions(dataset)]
     return values, problems
+
+
+def classes_and_shape(name: str, data_args: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Classes and input shape (C, H, W) of a data set as it is augmented, known before it is read.
+
+    Raises:
+        UsageError: its classes are counted on disk.
+    """
+    dataset = describe(name)
+    classes = dataset.classes or {"imagenet": 1000}.get(name)
+    if not classes:
+        raise UsageError(f"{name}: its classes are not known without its files")
+    if dataset.kind == "vectors":
+        return classes, dataset.shape
+    side = Augment(**arguments(name, data_args)[0]).size(dataset)
+    return classes, (dataset.shape[0], side, side)
 
 
 def check_dataset(name: str, data_args: Mapping[str, Any]) -> list[str]:

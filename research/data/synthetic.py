@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from research.arguments import Range
+from research.parameters.signatures import Range
 
 BINS = 120
 SEED = 0  # of the generated points: the data set is one fixed thing

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
-from research.comparison import with_alpha
 from research.errors import UsageError
 from research.figures.style import COLUMN, PAGE, colours, style
 from research.frames import Runs
+from research.frames.power_grad import with_alpha
 from research.hooks.power_grad import legacy_gradient
 
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"))  # dash and marker of a network, where colours mean alpha

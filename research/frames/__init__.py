@@ -11,9 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from research.config import NESTED, WHERE, Config, without_defaults
+from research.config import Config
+from research.config.checks import without_defaults
+from research.config.config import NOT_IDENTITY
+from research.config.merging import NESTED
 from research.errors import UsageError, nearest
-from research.status import status_of
+from research.runs.status import status_of
 
 LONG = ("run", "split", "step", "epoch", "metric", "value")
 
@@ -143,7 +146,7 @@ def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _changes(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = Config().to_dict()
-    found = {k: v for k, v in config.items() if k not in (*WHERE, *NESTED) and v != plain.get(k)}
+    found = {k: v for k, v in config.items() if k not in (*NOT_IDENTITY, *NESTED) and v != plain.get(k)}
     for owner in ("model_args", "data_args"):
         found |= {f"{owner}.{name}": value for name, value in config.get(owner, {}).items()}
     for hook, given in config.get("hooks", {}).items():

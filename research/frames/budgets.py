@@ -6,23 +6,18 @@ Both kinds of point have the columns ``network``, ``dataset``, ``family`` (of th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
-from typing import NamedTuple
 
 import pandas as pd
-import torch
 
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs
 from research.frames.groups import Group, group_runs
-from research.measures.cost import Cost, count
-from research.provenance import config_of
-from research.published import load_published
+from research.frames.published import load_published
+from research.measures.cost import Cost
+from research.trained.network_cost import network_cost
 
 FAMILY = re.compile(r"SepHashed|Hashed|TensorTrain|[A-Za-z]+")  # at the start of a published method's name
 RENAMED = {"conv": "dense", "tensortrain": "tt", "g": "bottleneck"}  # else the families' own names, in lower case
@@ -31,63 +26,13 @@ DATASETS = {"CIFAR-10": "cifar10", "ImageNet": "imagenet"}
 POINT = ["network", "dataset", "family", "setting", "distilled", "params", "mult_adds", "top1_err"]
 
 
-class Network(NamedTuple):
-    """What a configuration's network costs, and the distinct weight decays of its parameters, largest first."""
-
-    cost: Cost
-    decays: tuple[float, ...]
-
-
-def network(config: Config) -> Network:
-    """The network that runs of ``config`` train, counted for one of its inputs; built on the CPU, without data.
-
-    Raises:
-        UsageError: a data set whose classes are counted on disk, or layers that have no counting rule.
-    """
-    # a teacher is no part of the network, and initial values change no count
-    hooks = {name: given for name, given in config.hooks.items() if name != "distill"}
-    alike = replace(config, seed=0, name="", hooks=hooks)
-    return _network(json.dumps(alike.to_dict()))
-
-
-@lru_cache(maxsize=64)
-def _network(stored: str) -> Network:
-    from research.networks import network_of
-    from research.prepare import weight_decays
-
-    config = Config.load(json.loads(stored))
-    classes, shape = classes_and_shape(config)
-    model = network_of(config, classes, shape, torch.device("cpu"))
-    decays = sorted(set(weight_decays(model, config).values()), reverse=True)
-    return Network(count(model, shape), tuple(decays))
-
-
-def classes_and_shape(config: Config) -> tuple[int, tuple[int, ...]]:
-    """Classes and input shape of the data, from what is known of it before it is read.
-
-    Raises:
-        UsageError: a data set whose classes are counted on disk.
-    """
-    from research.data.augment import Augment
-    from research.data.datasets import arguments, describe
-
-    dataset = describe(config.dataset)
-    classes = dataset.classes or {"imagenet": 1000}.get(dataset.name)
-    if not classes:
-        raise UsageError(f"{dataset.name}: its classes are not known without its files")
-    if dataset.kind == "vectors":
-        return classes, dataset.shape
-    side = Augment(**arguments(dataset.name, config.data_args)[0]).size(dataset)
-    return classes, (dataset.shape[0], side, side)
-
-
 def counted(runs: Runs) -> list[tuple[Group, Config, Cost]]:
     """Every group of ``runs`` whose network can be counted, with its configuration and cost."""
     found = []
     for group in group_runs(runs):
         try:
-            config = config_of(group)
-            found.append((group, config, network(config).cost))
+            config = group.config
+            found.append((group, config, network_cost(config).cost))
         except UsageError:
             continue
     return found

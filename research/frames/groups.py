@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from research.comparison import paired
+from research.config import Config
+from research.files import read_json
 from research.frames import Runs, word
+from research.frames.paired import paired
 
 RESULTS = {
     "top1_err": "top-1 error (%), last epoch",
@@ -35,6 +38,11 @@ class Group:
     changes: Mapping[str, Any]  # parameters that differ from their default, without the seed
     runs: Runs
     results: pd.DataFrame  # of these runs, see run_results
+
+    @property
+    def config(self) -> Config:
+        """The Config of its first run."""
+        return Config.load(read_json(Path(self.runs["dir"].iloc[0]) / "config.json", {}))
 
     def by_seed(self, result: str) -> pd.Series:
         """``result`` of every seed; a seed that was run twice counts once, by its mean."""

@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from research import weights
+from research.checkpoints import weights
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs, word
-from research.frames.budgets import network
 from research.frames.groups import Group, group_runs
+from research.frames.published import load_published
 from research.hooks import HOOKS
 from research.layers.masked import MASK
-from research.provenance import config_of
-from research.published import load_published
+from research.trained.network_cost import network_cost
 
 NAMES = {
     "dense": "dense",
@@ -81,7 +80,7 @@ def sizes(config: Config, directory: Path) -> Sizes:
     masked = {name: own[name].numel() for name in masks}
     learnable = sum(value.numel() for value in own.values())
     untied = replace(config, hooks={name: given for name, given in config.hooks.items() if name != "tied"})
-    cost = network(untied).cost
+    cost = network_cost(untied).cost
     initial = {}
     for row in cost.rows:
         if (name := f"{row.layer}.weight") in masked:
@@ -98,7 +97,7 @@ def method_of(config: Config) -> str:
 
 def sparse_groups(runs: Runs) -> list[tuple[Group, str, str]]:
     """Groups of runs with their method and a short name: the method, its sparsity, and what else tells it apart."""
-    found = [(group, config_of(group)) for group in group_runs(runs)]
+    found = [(group, group.config) for group in group_runs(runs)]
     named = []
     for group, config in found:
         method = method_of(config)
@@ -124,7 +123,7 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
     """
     layers, steps, rows, stored = layer_densities(runs), step_times(runs), [], {}
     for group, method, name in sparse_groups(runs):
-        config = config_of(group)
+        config = group.config
         for run in group.runs[group.runs["last_top1"].notna()].itertuples():
             held = sizes(config, Path(run.dir))
             mine = layers[layers["run"] == run.name]
@@ -197,7 +196,7 @@ def densities_over_time(runs: Runs) -> pd.DataFrame:
     """:func:`layer_densities` with the configuration, and the densities before the first step as ``trained`` 0."""
     layers, parts = layer_densities(runs), []
     for group, method, name in sparse_groups(runs):
-        config = config_of(group)
+        config = group.config
         for run in group.runs.itertuples():
             mine = layers[layers["run"] == run.name]
             if mine.empty:
@@ -243,7 +242,7 @@ def events(runs: Runs) -> pd.DataFrame:
         raise UsageError("no run has had a rewiring event")
     known = []
     for group, method, name in sparse_groups(runs):
-        k = config_of(group).hooks.get(method, {}).get("k", np.nan)
+        k = group.config.hooks.get(method, {}).get("k", np.nan)
         known += [{"run": run, "configuration": name, "method": method, "k": k} for run in group.runs["name"]]
     wide = rows.pivot(index=["run", "step", "epoch"], columns="metric", values="value").reset_index()
     return wide.rename_axis(columns=None).merge(pd.DataFrame(known), on="run")

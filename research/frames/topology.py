@@ -16,11 +16,11 @@ from scipy import stats
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs
-from research.frames.budgets import network
 from research.frames.groups import label_changes, run_results
 from research.measures.nn_mass import Cell, parts
 from research.models import create_model
-from research.run import Run
+from research.runs.run import Run
+from research.trained.network_cost import network_cost
 
 SHAPE = ["population", "network", "width", "depth", "nn_mass", "nn_density", "params", "mult_adds"]
 VALUES = ["top1", "ldi_exact", "ldi_reference"]
@@ -72,7 +72,7 @@ def topology_points(runs: Runs) -> pd.DataFrame:
 def _shape(config: Config) -> dict[str, Any]:
     args = " ".join(f"{name}={value}" for name, value in config.model_args.items() if name != "link_seed")
     told = _mass(config.model, tuple(sorted((name, _frozen(value)) for name, value in config.model_args.items())))
-    cost = network(config).cost
+    cost = network_cost(config).cost
     return {"network": f"{config.model} {args}".strip(), **told, "params": cost.params, "mult_adds": cost.mult_adds}
 
 

@@ -1,7 +1,7 @@
 """What changes training, one method a file. A new method adds its line here and nothing else."""
 
 from research.hooks.auxiliary import Auxiliary
-from research.hooks.base import Hook
+from research.hooks.base import Hook, Source, SourceNetwork
 from research.hooks.distill import Distill
 from research.hooks.drop_path import ScheduledDropPath
 from research.hooks.ema import Ema
@@ -31,4 +31,4 @@ HOOKS: dict[str, type[Hook]] = {
     "tied": Tied,
 }
 
-__all__ = ["HOOKS", "Hook"]
+__all__ = ["HOOKS", "Hook", "Source", "SourceNetwork"]

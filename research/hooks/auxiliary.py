@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from research.arguments import Range
 from research.errors import UsageError
 from research.hooks.base import Hook
-from research.hooks.means import EpochMeans
-from research.layers import Substitute
+from research.hooks.epoch_means import EpochMeans
+from research.layers.base import Substitute
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 
 class Auxiliary(Hook):

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from research.config import Config
-    from research.run import Run
+    from research.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a method starts from, as a user named it: found before a run is made, loaded before the method is set up.
+
+    ``place`` is the name or folder of a run, or a file of weights. What the method then finds in
+    ``run.sources[self]``, by the name of its parameter, depends on what it ``wants``:
+
+    =================== ==============================================================================================
+    ``network``         a :class:`SourceNetwork`, rebuilt with its weights for the run's data, on its device;
+                        ``place`` may also be ``torchvision:NAME`` or ``timm:NAME``, or empty for the run's own network
+                        with its initial weights
+    ``weights``         tensors by name: the best weights of a run, or those in a file
+    ``newest weights``  tensors by name: those of a run's newest checkpoint, masks among them, or those in a file
+    ``initial weights`` tensors by name: what the network of that run began with, drawn again from its seed
+    =================== ==============================================================================================
+    """
+
+    place: str
+    wants: Literal["network", "weights", "newest weights", "initial weights"]
+    given: Mapping[str, Any] = field(default_factory=dict)  # parameters of the network that win over what is stored
+
+
+@dataclass(frozen=True)
+class SourceNetwork:
+    """A network that a method starts from, and where it comes from, as a phrase for a person."""
+
+    network: nn.Module
+    origin: str
 
 
 class Hook:
     """A method plugged into training. Override what it needs; every event is a no-op otherwise.
 
-    The constructor's signature is the hook's parameter list: names, types, defaults and ranges are read from it.
+    The constructor's signature is the hook's parameter list: names, types, defaults and ranges are read from it. It is
+    called to check parameters, so it must be cheap and have no effects.
 
     The loop guarantees: hooks run in the order the user listed them; every event fires on every rank; ``grads`` and
     ``step_end`` fire once per optimizer step, also under gradient accumulation; ``run.generator(*names)`` is equal on
@@ -37,6 +69,10 @@ class Hook:
 
     def check(self, config: Config) -> None:
         """Refuse what cannot work on this machine, with a UsageError, before a run is made; reads files at most."""
+
+    def sources(self, config: Config) -> Mapping[str, Source]:
+        """What the method starts from, by the name of its parameter; whatever loads it knows how, a method does not."""
+        return {}
 
     def build(self, run: Run) -> None:
         """Change the network itself, ``run.model``: masks, tied weights, layers put in place of others.

@@ -15,27 +15,23 @@ mean over HW makes AT larger for smaller maps, 16 times so for images of a quart
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from research import weights
-from research.arguments import Range
-from research.config import Config
 from research.errors import UsageError
-from research.evaluate import evaluate
-from research.hooks.answers import Answers, KeptAnswers, refuse_drawn
 from research.hooks.attention import attention_map, find_taps, full_precision, recorded_maps
-from research.hooks.base import Hook
-from research.hooks.means import EpochMeans
-from research.models import check_model, known_for
-from research.models.libraries import PUBLISHED
+from research.hooks.base import Hook, Source
+from research.hooks.epoch_means import EpochMeans
+from research.hooks.teacher_cache import TeacherCache, TeacherOutputs, refuse_drawn
+from research.measures.evaluate import evaluate
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.config import Config
+    from research.runs.run import Run
 
 __all__ = ["Distill", "attention_map", "attention_transfer_loss", "attention_transfer_terms", "divergence", "kd_loss"]
 
@@ -125,16 +121,20 @@ class Distill(Hook):
         return bool(self.alpha or self.beta)
 
     def check(self, config: Config) -> None:
-        if not self.active:
-            return
-        if self.cache:
+        if self.active and self.cache:
             refuse_drawn(config)
-        self.find_teacher(config)
+
+    def sources(self, config: Config) -> dict[str, Source]:
+        if not self.active:
+            return {}
+        given = {"model": self.teacher_model} if self.teacher_model else {}
+        return {"teacher": Source(self.teacher, wants="network", given=given)}
 
     def setup(self, run: Run) -> None:
         if not self.active:
             return
-        self.network, self.origin = self.load_teacher(run)
+        teacher = run.sources[self]["teacher"]
+        self.network, self.origin = teacher.network, teacher.origin
         self.network.requires_grad_(False).eval()
         self.maps, self.teacher_maps = (
             recorded_maps(network, find_taps(network, self.taps, self.split) if self.beta else [])
@@ -145,47 +145,7 @@ class Distill(Hook):
         if run.config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.network) if run.config.compile else self.network
-        self.kept = KeptAnswers(run, self.ask) if self.cache else None
-
-    def find_teacher(self, config: Config) -> tuple[str, Config, dict[str, Tensor] | None]:
-        """Where the teacher of a run with ``config`` comes from, its Config, and its weights if they are in a file."""
-        from research.networks import find  # which knows of hooks
-
-        if not self.teacher:
-            return "the run's own network as it was initialised, untrained", config, None
-        library = self.teacher.partition(":")[0]
-        if library in PUBLISHED:
-            published = Config.load({"model": self.teacher, "model_args": PUBLISHED[library]})
-            return f"{self.teacher} as published", published, None
-        runs = Path(config.runs).resolve()
-        path = Path(self.teacher)
-        path = path if path.exists() or path.name != self.teacher else runs / path  # the name of a run
-        if path.resolve() == runs / config.run_name:
-            raise UsageError(f"distill.teacher={self.teacher!r}: a run cannot be its own teacher")
-        if not path.exists() and not check_model(self.teacher, {}):
-            raise UsageError(
-                f"distill.teacher={self.teacher!r}: is a network's name, and untrained it cannot teach; give a run, a "
-                "file of weights, torchvision:NAME or timm:NAME"
-            )
-        given = {"model": self.teacher_model} if self.teacher_model else {}
-        found = find(path, given, assumed={"model": config.model, "model_args": config.model_args})
-        return f"{found.config.model} of {found.path}", found.config, found.tensors
-
-    def load_teacher(self, run: Run) -> tuple[nn.Module, str]:
-        """The teacher for the run's data, on its device, and where it comes from."""
-        from research.networks import network_of
-
-        info = run.train_loader.info
-        origin, config, tensors = self.find_teacher(run.config)
-        if self.teacher and tensors is None and (own := known_for(self.teacher)[0]) != info.classes:
-            raise UsageError(
-                f"distill.teacher={self.teacher!r}: was published for {own} classes, the data has {info.classes}; give "
-                "a run or a file of weights that was trained on it"
-            )
-        network = network_of(config, info.classes, info.shape, run.device)
-        if tensors is not None:
-            weights.load_into(network, tensors, f"distill.teacher={self.teacher!r} for {info.classes} classes")
-        return network, origin
+        self.kept = TeacherCache(run, self.ask) if self.cache else None
 
     @torch.no_grad()
     def check_fit(self, run: Run) -> None:
@@ -217,11 +177,12 @@ class Distill(Hook):
 
     def epoch_start(self, run: Run) -> None:
         if self.active and run.epoch == 0:
-            top1 = evaluate(run, self.network, split="val_teacher")
-            run.note(f"distill: the teacher is {self.origin}; its top-1 here is {top1:.2f} %")
+            result = evaluate(run, self.network)
+            run.log("val_teacher", **result)
+            run.note(f"distill: the teacher is {self.origin}; its top-1 here is {result['top1']:.2f} %")
 
     @torch.no_grad()
-    def ask(self, x: Tensor) -> Answers:
+    def ask(self, x: Tensor) -> TeacherOutputs:
         """What the loss takes of the teacher's answers to inputs ``x`` (B, C, H, W)."""
         logits = self.forward(x)
         return self.teacher_maps | ({"": logits} if self.alpha else {})

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
-from research.arguments import Range
 from research.errors import UsageError
 from research.hooks.base import Hook
 from research.layers.drop_path import DropPath
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 
 class ScheduledDropPath(Hook):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from research.arguments import Range
-from research.checkpoint import save_weights
-from research.evaluate import evaluate
+from research.checkpoints.checkpoint import save_weights
 from research.hooks.base import Hook
+from research.measures.evaluate import evaluate
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 
 class Ema(Hook):
@@ -41,7 +41,7 @@ class Ema(Hook):
         self.averaged.update_parameters(run.model)
 
     def epoch_end(self, run: Run) -> None:
-        evaluate(run, self.averaged.module, split="val_ema")
+        run.log("val_ema", **evaluate(run, self.averaged.module))
         if run.rank == 0:
             save_weights(self.averaged.module, run.dir / "ema.safetensors")
 

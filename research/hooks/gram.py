@@ -18,14 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from research.arguments import Range
+from research.distributed import all_reduce, broadcast_buffers
 from research.files import write_atomic
 from research.hooks.base import Hook
 from research.measures import nmi as measure
-from research.processes import all_reduce, broadcast_buffers
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 
 @dataclass

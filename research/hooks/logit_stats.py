@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from research.distributed import all_reduce
 from research.hooks.base import Hook
-from research.processes import all_reduce
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 
 class LogitStatistics(NamedTuple):

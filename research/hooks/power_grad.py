@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from research.arguments import Range
+from research.distributed import all_reduce
 from research.errors import UsageError
 from research.hooks.base import Hook
-from research.processes import all_reduce
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 HALF = (torch.float16, torch.bfloat16)
 

@@ -9,30 +9,30 @@ Every layer is pruned by itself, never globally, and nothing grows. The iterativ
 (arXiv 1902.05967) prunes a trained network at the ends of the epochs e0, e0 + q, ..., e0 + q (n - 1).
 """
 
-# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from research import weights
-from research.arguments import Range
-from research.config import Config
+from research.checkpoints import weights
 from research.errors import UsageError
-from research.hooks.sparse.base import Event, MaskHook, sparsity_of_layers
+from research.hooks.base import Source
+from research.hooks.sparse.base import MaskHook, sparsity_of_layers
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.distributions import uniform_count
+from research.hooks.sparse.events import Event
 from research.layers.masked import MASK, Masked, mask_shape
-from research.schedule import total_epochs
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.config import Config
+    from research.runs.run import Run
 
 Kind = Literal["exponential", "cubic"]
 
@@ -134,16 +134,18 @@ class Prune(MaskHook):
         return targets
 
     def check(self, config: Config) -> None:
-        self.prune_steps(total_epochs(config), steps_per_epoch=1)
-        if self.start_from:
-            weights_of(self.start_from, config)
+        self.prune_steps(config.total_epochs, steps_per_epoch=1)
 
-    def setup(self, run: "Run") -> None:
+    def sources(self, config: Config) -> dict[str, Source]:
+        return {"start_from": Source(self.start_from, wants="weights")} if self.start_from else {}
+
+    def setup(self, run: Run) -> None:
         self.plan = self.prune_steps(run.epochs, run.steps_per_epoch)
         if self.start_from:  # masks are the run's own
             masks = {name: value for name, value in run.model.state_dict().items() if name.split(".")[-1] == MASK}
-            found = weights_of(self.start_from, run.config)
-            weights.load_into(run.model, found | masks, f"prune.start_from={self.start_from!r}")
+            weights.load_into(
+                run.model, run.sources[self]["start_from"] | masks, f"prune.start_from={self.start_from!r}"
+            )
         super().setup(run)
 
     def prune_steps(self, epochs: int, steps_per_epoch: int) -> list[int]:
@@ -163,7 +165,7 @@ class Prune(MaskHook):
             )
         return [(self.start_epoch + self.every * k + 1) * steps_per_epoch for k in range(n)]
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         super().step_end(run)
         if not self.tensors or run.step not in self.plan:
             return
@@ -172,15 +174,3 @@ class Prune(MaskHook):
         self.changed(run, event)
         self.log_event(run, event.pruned_count, event.grown_count)
         run.best_top1 = -math.inf
-
-
-def weights_of(source: str, config: Config) -> dict[str, Tensor]:
-    """The weights in ``source`` for a run with ``config``, by name.
-
-    Raises:
-        UsageError: there are none.
-    """
-    from research.networks import find  # which knows of hooks
-
-    assumed = {"dataset": config.dataset, "model": config.model, "model_args": config.model_args}
-    return find(Path(source), assumed=assumed).tensors

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from torch import nn
 
-from research.arguments import Range
 from research.hooks.base import Hook
 from research.hooks.sparse.base import sparsity_of_layers
 from research.layers.masked import mask_shape, sparse_layers
 from research.layers.tied import balanced_index, bank_size, tie
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 DIMENSIONS = {"weight": 4, "slice": 2}  # of a kernel (O, I, kh, kw) that number its units
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from research.arguments import parameters_of
 from research.errors import UsageError
 from research.layers.base import SeparableSubstitute
-from research.layers.layout import layout
+from research.layers.selection import layout
 from research.layers.spec import Spec, parse_spec
+from research.parameters.signatures import parameters_of
 
 
 @dataclass(frozen=True)

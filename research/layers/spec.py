@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from research.arguments import Parameter, Range, check_arguments, parameters_of
 from research.errors import UsageError, closest, nearest
-from research.layers import LAYERS
 from research.layers.base import Substitute
+from research.layers.families import LAYERS
+from research.parameters.signatures import Parameter, Range, check_arguments, parameters_of
 
 DENSE = ("", "conv", "Conv")
 """Specs that replace nothing."""

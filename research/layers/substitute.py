@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from research.errors import UsageError
 from research.layers.base import Geometry, Substitute
 from research.layers.budget import Budget, fit_budget
-from research.layers.layout import Layout, layout
+from research.layers.selection import Layout, layout
 from research.layers.spec import Spec, parse_spec
 
 __all__ = ["Report", "fit_budget", "parse_spec", "substitute"]
@@ -69,7 +69,7 @@ class OnVectors(nn.Module):
 def substitute(model: nn.Module, spec: str | Spec | None, input_shape: tuple[int, ...] | None = None) -> Report | None:
     """Replace layers of ``model``, in place, as ``spec`` says; ``None`` where it says nothing.
 
-    Which layers: see :func:`research.layers.layout.layout`. One that the network uses in several places stays shared;
+    Which layers: see :func:`research.layers.selection.layout`. One that the network uses several times stays shared;
     stride, padding, dilation, groups, device and type are those of the layer before. Initial values come from torch's
     global generator.
 

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from research.errors import UsageError, closest
-from research.models.dense_mlp import DenseMLP
 
 Mode = Literal["exact", "reference", "post"]
 CHUNK = 10_000  # samples of all networks together that are in memory at once
+
+
+class WithStates(Protocol):
+    """A network whose layers LDI is defined for, such as :class:`research.models.dense_mlp.DenseMLP`."""
+
+    act: nn.Module
+    layers: nn.ModuleList
+
+    def states(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What every layer reads, and what it puts out before activation, for inputs (N, ...)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class LDI:
     count: int
 
 
-def ldi(model: DenseMLP, x: Tensor, mode: Mode = "exact", batch_size: int = 100) -> LDI:
+def ldi(model: WithStates, x: Tensor, mode: Mode = "exact", batch_size: int = 100) -> LDI:
     """LDI of one network at inputs ``x`` (N, ...): :func:`ldi_many` of one.
 
     Raises:
@@ -46,7 +55,7 @@ def ldi(model: DenseMLP, x: Tensor, mode: Mode = "exact", batch_size: int = 100)
     return ldi_many([model], x, mode, batch_size)[0]
 
 
-def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_size: int = 100) -> list[LDI]:
+def ldi_many(models: Sequence[WithStates], x: Tensor, mode: Mode = "exact", batch_size: int = 100) -> list[LDI]:
     """LDI of networks of the same shapes, all at once, at inputs ``x`` (N, ...); in float64 but for the states.
 
     A layer's Jacobian at one sample, with slopes f' and z_l, h_l as ``DenseMLP.states`` has them, D(v) = diag(f'(v)):
@@ -68,7 +77,7 @@ def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_
     """
     if mode not in get_args(Mode):
         raise UsageError(f"mode={mode!r}: expected {' | '.join(get_args(Mode))}{closest(mode, get_args(Mode))}")
-    if others := [type(model).__name__ for model in models if not isinstance(model, DenseMLP)]:
+    if others := [type(model).__name__ for model in models if not hasattr(model, "states")]:
         raise UsageError(f"LDI is defined for dense_mlp, not for {others[0]}")
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}: must be >= 1")
@@ -89,7 +98,7 @@ def ldi_many(models: Sequence[DenseMLP], x: Tensor, mode: Mode = "exact", batch_
     return [LDI(mean, std, p, tuple(each), count) for mean, std, p, each in zip(*columns, strict=True)]
 
 
-def singular_values(models: Sequence[DenseMLP], x: Tensor, mode: Mode) -> list[Tensor]:
+def singular_values(models: Sequence[WithStates], x: Tensor, mode: Mode) -> list[Tensor]:
     """Those of every layer's Jacobian, (models, N, min(rows, columns)) in float64; see :func:`ldi_many`."""
     template = _States(models[0])
     state, buffers = stack_module_state([_States(model) for model in models])
@@ -109,7 +118,7 @@ def singular_values(models: Sequence[DenseMLP], x: Tensor, mode: Mode) -> list[T
 
 
 class _States(nn.Module):
-    def __init__(self, mlp: DenseMLP):
+    def __init__(self, mlp: WithStates):
         super().__init__()
         self.mlp = mlp
 

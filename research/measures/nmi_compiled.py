@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.data.kernels import compiled
+from research.data.pixel_kernels import compiled
 from research.measures.nmi_torch import scales
 
 if TYPE_CHECKING:

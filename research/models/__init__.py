@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-from research.arguments import check_arguments
 from research.errors import UsageError, nearest
 from research.models.cifar_dense import dense_depth, regular_dense
 from research.models.cifar_resnet import cifar_resnet
@@ -26,6 +25,7 @@ from research.models.libraries import LIBRARIES
 from research.models.mlp import mnist_mlp
 from research.models.mobilenet_v1 import mobilenet_v1
 from research.models.wrn import wrn
+from research.parameters.signatures import check_arguments
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mnist_mlp": mnist_mlp,

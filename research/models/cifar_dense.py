@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from research.arguments import Range
 from research.errors import UsageError
 from research.measures.nn_mass import Cell
+from research.parameters.signatures import Range
 
 LINK_SEED = 2  # of every network, as published: both architectures have the same links
 

@@ -13,11 +13,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from research.arguments import Range
-from research.layers import Geometry
+from research.layers.base import Geometry
 from research.layers.drop_path import DropPath
-from research.layers.grouped import Separable
+from research.layers.families.grouped import Separable
 from research.models.genotype import CellPlan, Genotype, genotype_of
+from research.parameters.signatures import Range
 
 GenotypeText = Annotated[str | Mapping, "DARTS_V2, or a genotype's normal, normal_concat, reduce, reduce_concat"]
 Layers = Annotated[int, Range(least=3), "cells; those at one and two thirds of them reduce"]

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from research.arguments import Range
 from research.measures.nn_mass import Cell
+from research.parameters.signatures import Range
 
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU}
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from research.arguments import Range
 from research.measures.nn_mass import nn_density, nn_mass
+from research.parameters.signatures import Range
 
 Stem = Annotated[Literal["imagenet", "cifar"], "cifar = 3x3 convolution of stride 1 and no pooling, for small images"]
 ZeroInit = Annotated[bool, "start the last gamma of every block at 0, so that blocks start as the identity"]

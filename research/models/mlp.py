@@ -7,7 +7,7 @@ from typing import Annotated
 
 from torch import nn
 
-from research.arguments import Range
+from research.parameters.signatures import Range
 
 
 def mnist_mlp(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from research.arguments import Range
+from research.parameters.signatures import Range
 
 # (channels, stride) of the 13 depthwise-separable units
 UNITS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]

@@ -12,9 +12,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from research.arguments import Range
 from research.errors import UsageError
 from research.layers.drop_path import DropPath
+from research.parameters.signatures import Range
 
 NAME = re.compile(r"wrn[-_](\d+)[-_](\d+(?:\.\d+)?)")
 

@@ -13,11 +13,11 @@ from time import process_time
 import torch
 
 from research.config import Config
-from research.meter import Meter
 from research.models import create_model
-from research.prepare import prepare
-from research.run import Run
-from research.train import train_epoch
+from research.runs.run import Run
+from research.training.loop import train_epoch
+from research.training.meter import Meter
+from research.training.prepare import prepare
 
 WAYS = {"no teacher": {}, "asked at every step": {"cache": False}, "cache=true": {"cache": True}}
 

@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from research.layers import LAYERS, Geometry
-from research.layers.acdc import ACDC, stack_by_fft, stack_by_products
-from research.layers.cosine import dct_matrix, riffle
+from research.layers.base import Geometry
+from research.layers.families import LAYERS
+from research.layers.families.acdc import ACDC, stack_by_fft, stack_by_products
+from research.layers.families.cosine import dct_matrix, riffle
 from research.layers.spec import parse_spec
 from research.models.wrn import Block
 

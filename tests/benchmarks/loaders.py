@@ -24,9 +24,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
 from research.config import Config
-from research.data import arrays, beton
+from research.data import arrays
+from research.data.choice import make_loader
 from research.data.datasets import CIFAR_MEAN, CIFAR_STD
-from research.data.loaders import make_loader
+from research.data.ffcv import beton
 
 
 class Pictures(TorchDataset):

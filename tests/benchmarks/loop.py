@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional as F
 
 from research.config import Config
-from research.meter import Meter
-from research.prepare import prepare
-from research.run import Run
-from research.schedule import learning_rate
-from research.train import train_epoch
+from research.runs.run import Run
+from research.training.loop import train_epoch
+from research.training.meter import Meter
+from research.training.prepare import prepare
+from research.training.schedule import learning_rate
 
 
 def prepared(model: str, hooks: dict) -> Run:
@@ -77,7 +77,10 @@ if __name__ == "__main__":
     for model in options.models:
         plain, other = prepared(model, {}), prepared(model, {})
         meter = Meter(other)
-        compared = {"bare / bare (noise)": partial(bare, plain), "research.train / bare": partial(ours, other, meter)}
+        compared = {
+            "bare / bare (noise)": partial(bare, plain),
+            "our loop / bare": partial(ours, other, meter),
+        }
         for name, run_epoch in compared.items():
             found = ratios(partial(bare, plain), run_epoch, options.pairs)
             low, middle, high = (found[int(q * (len(found) - 1))] for q in (0.1, 0.5, 0.9))

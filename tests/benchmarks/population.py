@@ -26,14 +26,14 @@ from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
 from research.config import Config
-from research.data import batches
+from research.data import loader as batches
 from research.data.arrays import read
-from research.meter import Meter
-from research.population import fit_population
-from research.prepare import prepare
-from research.run import Run
-from research.stack import Stack
-from research.train import fit, train_epoch
+from research.runs.run import Run
+from research.studies.population import fit_population
+from research.training.loop import fit, train_epoch
+from research.training.meter import Meter
+from research.training.prepare import prepare
+from research.training.stacked import StackedTraining
 
 STACKS = (1, 8, 32, 128)
 
@@ -110,7 +110,7 @@ class Ways:
     def stacked(self, count: int, order_seed: int | None):
         folder = tempfile.mkdtemp()
         runs = [prepared(config(self.options, folder, seed, order_seed)) for seed in range(count)]
-        stack, bar = Stack(runs, [Meter(run) for run in runs]), tqdm(disable=True)
+        stack, bar = StackedTraining(runs, [Meter(run) for run in runs]), tqdm(disable=True)
 
         def train() -> None:
             for run in runs:

@@ -1,6 +1,6 @@
 """Training sparse networks: one method a file, over masks as research/layers/masked.py keeps them."""
 
-from research.hooks.sparse.base import Event, MaskHook, RewiringHook, SparseHook
+from research.hooks.sparse.base import MaskHook, RewiringHook, SparseHook
 from research.hooks.sparse.criteria import (
     drop_magnitude_threshold,
     drop_sign_flips,
@@ -12,6 +12,7 @@ from research.hooks.sparse.criteria import (
 from research.hooks.sparse.deepr import DeepR, deepr_step
 from research.hooks.sparse.distributions import erk_density
 from research.hooks.sparse.dsr import Dsr, allocate, allocate_legacy, dsr_step
+from research.hooks.sparse.events import Event
 from research.hooks.sparse.itop import Itop, itop_step
 from research.hooks.sparse.rigl import Rigl, rigl_step
 from research.hooks.sparse.set import Set, set_step

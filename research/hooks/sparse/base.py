@@ -1,45 +1,29 @@
 """What all methods that train with masks share: which weights are sparse, and what keeps them so."""
 
-# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from research import checkpoint, weights
-from research.arguments import Range
 from research.errors import UsageError
-from research.hooks.base import Hook
+from research.hooks.base import Hook, Source
 from research.hooks.sparse.criteria import grow_random
 from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
+from research.hooks.sparse.events import Event, event_due
 from research.layers.masked import MASK, Masked, active_weights, attach_mask, mask_shape, masked_weights, sparse_layers
-from research.tables import Table
+from research.parameters.piecewise import Piecewise
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.config import Config
+    from research.runs.run import Run
 
 LAST, INITIAL, EVER = 1, 2, 4  # bits of the history of a unit
-
-
-@dataclass
-class Event:
-    """What one change of the masks did: the units killed and grown in each tensor, as they were numbered."""
-
-    killed: Sequence[Tensor]
-    grown: Sequence[Tensor]
-
-    @property
-    def pruned_count(self) -> int:
-        return sum(map(len, self.killed))
-
-    @property
-    def grown_count(self) -> int:
-        return sum(map(len, self.grown))
 
 
 @dataclass(eq=False)
@@ -73,15 +57,15 @@ class MaskHook(Hook):
         """Active units of each layer at the start; empty when the method is off and no mask is wanted."""
         raise NotImplementedError
 
-    def wants_dense_gradient(self, run: "Run") -> bool:
+    def wants_dense_gradient(self, run: Run) -> bool:
         """Whether ``grads`` sees the gradient of all weights in this step, active or not; it is masked right after."""
         return False
 
-    def grow(self, run: "Run") -> Callable[[Masked, int], Tensor]:
+    def grow(self, run: Run) -> Callable[[Masked, int], Tensor]:
         """Growth at random: (tensor, count) -> inactive units, from the run's own stream for that step."""
         return partial(grow_random, generator=run.generator("grow"))
 
-    def changed(self, run: "Run", event: Event) -> None:
+    def changed(self, run: Run, event: Event) -> None:
         """To be called after masks have changed: what the optimizer and the history know of the units."""
         for tensor, history, killed, grown in zip(
             self.tensors, self.history.values(), event.killed, event.grown, strict=True
@@ -91,7 +75,7 @@ class MaskHook(Hook):
             if len(killed) and self.momentum == "reset":
                 forget(run.optimizer, tensor, killed)
 
-    def log_event(self, run: "Run", pruned: int, grown: int, **values: Any) -> None:
+    def log_event(self, run: Run, pruned: int, grown: int, **values: Any) -> None:
         """A row ``sparse_event``: units of the whole network that died and grew, and the share that is active now."""
         active, units = sum(len(tensor.active) for tensor in self.tensors), sum(tensor.units for tensor in self.tensors)
         run.log("sparse_event", pruned=pruned, grown=grown, density=active / units, **values)
@@ -108,13 +92,13 @@ class MaskHook(Hook):
 
     # -- the contract -------------------------------------------------------------------------------------------
 
-    def build(self, run: "Run") -> None:
+    def build(self, run: Run) -> None:
         layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
         for name, count in self.initial_counts(layers).items():
             shape = mask_shape(layers[name].weight, self.granularity)
             attach_mask(layers[name], random_mask(shape, count, run.generator("initial mask", name)))
 
-    def setup(self, run: "Run") -> None:
+    def setup(self, run: Run) -> None:
         self._model = run.model
         masks = [name for name, _ in run.model.named_buffers() if name.split(".")[-1] == MASK]
         # equal on all ranks already: DDP would send them with every forward pass
@@ -123,20 +107,20 @@ class MaskHook(Hook):
             # after accumulation the gradient is the weight's own, to be masked in place, and DDP has not sent it yet
             tensor.weight.register_post_accumulate_grad_hook(partial(self._mask_gradient, run, index))
 
-    def _mask_gradient(self, run: "Run", index: int, weight: Tensor) -> None:
+    def _mask_gradient(self, run: Run, index: int, weight: Tensor) -> None:
         tensor, slope = self.tensors[index], self._slopes[index] if self._slopes else None
         if not self.wants_dense_gradient(run):
             tensor.restrict(weight.grad, slope)
         elif slope is not None:
             tensor.add(weight.grad, slope)
 
-    def epoch_start(self, run: "Run") -> None:
+    def epoch_start(self, run: Run) -> None:
         _ = self.history  # starts with the masks that training starts with, so before the first event
         for tensor in self.tensors if run.step == 0 else ():
             if len(tensor.active) == 0:
                 run.note(f"no weight of {tensor.name} is active: {tensor.units} units are too few for this sparsity")
 
-    def loss(self, run: "Run", loss: Tensor) -> Tensor:
+    def loss(self, run: Run, loss: Tensor) -> Tensor:
         if not (self.l1 and self.tensors):
             return loss
         if self.group_lasso or self.granularity < 4:
@@ -152,17 +136,17 @@ class MaskHook(Hook):
         loss.register_hook(slope)
         return loss
 
-    def grads(self, run: "Run") -> None:
+    def grads(self, run: Run) -> None:
         if self.wants_dense_gradient(run):
             for tensor in self.tensors:
                 tensor.restrict(tensor.weight.grad)
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         if self.momentum == "legacy":  # what is left of a killed unit's momentum still moves its weight
             for tensor in self.tensors:
                 tensor.apply()
 
-    def epoch_end(self, run: "Run") -> None:
+    def epoch_end(self, run: Run) -> None:
         for tensor, history in zip(self.tensors, self.history.values(), strict=True):
             mask = tensor.flat(tensor.mask)
             had = torch.stack([history & bit > 0 for bit in (LAST, INITIAL, EVER)])
@@ -216,11 +200,17 @@ class SparseHook(MaskHook):
         densities = erk_density(shapes, self.sparsity, kernel=self.distribution == "erk")
         return {n: count_of(d, units[n]) for n, d in zip(units, densities, strict=True)} if self.sparsity else {}
 
-    def setup(self, run: "Run") -> None:
+    def sources(self, config: Config) -> dict[str, Source]:
+        if not self.copy_mask_from:
+            return {}
+        sources = {"copy_mask_from": Source(self.copy_mask_from, wants="newest weights")}
+        return sources | ({"copy_init": Source(self.copy_mask_from, wants="initial weights")} if self.copy_init else {})
+
+    def setup(self, run: Run) -> None:
         if self.copy_mask_from:
             if self.copy_init:
-                copy_initial_weights(run, Path(self.copy_mask_from))
-            copy_masks(run.model, Path(self.copy_mask_from))
+                copy_parameters(run.model, run.sources[self]["copy_init"], self.copy_mask_from)
+            copy_masks(run.model, run.sources[self]["copy_mask_from"], self.copy_mask_from)
         super().setup(run)
 
 
@@ -228,7 +218,7 @@ class SparseHook(MaskHook):
 class RewiringHook(SparseHook):
     """A sparse network whose masks change every so many steps. Subclasses implement ``rewire``."""
 
-    period: Annotated[Table, "steps between two events, by epoch such as '0:100 25:200'"] = Table("100")
+    period: Annotated[Piecewise, "steps between two events, by epoch such as '0:100 25:200'"] = Piecewise("100")
     stop_epoch: Annotated[int, Range(least=0), "first epoch without events"] = 1000
 
     def __post_init__(self) -> None:
@@ -237,21 +227,16 @@ class RewiringHook(SparseHook):
         if wrong or not self.period:
             raise UsageError(f"period={self.period!r}: expected whole numbers of steps >= 1, such as '0:100 25:200'")
 
-    def rewire(self, run: "Run") -> tuple[Event, dict[str, Any]]:
+    def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         """Change the masks; what was done, and further values for its row of metrics."""
         raise NotImplementedError
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         super().step_end(run)
         if self.tensors and run.epoch < self.stop_epoch and event_due(run.step - 1, int(self.period.at(run.epoch))):
             event, values = self.rewire(run)
             self.changed(run, event)
             self.log_event(run, event.pruned_count, event.grown_count, **values)
-
-
-def event_due(step: int, period: int) -> bool:
-    """Whether an event follows the update of 0-based optimizer step ``step``: the first after period + 1 updates."""
-    return step > 0 and step % period == 0
 
 
 def sparsity_of_layers(
@@ -288,50 +273,36 @@ def forget(optimizer: torch.optim.Optimizer, tensor: Masked, units: Tensor) -> N
 
 
 @torch.no_grad()
-def copy_masks(model: nn.Module, source: Path) -> None:
-    """Give every sparse tensor of ``model`` the mask that it has in ``source``: a run's last masks, or a file.
+def copy_masks(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Give every sparse tensor of ``model`` the mask that it has among ``tensors``, which come from ``origin``.
 
     Raises:
         UsageError: no such masks, or of another granularity.
     """
-    if source.is_dir():
-        state = checkpoint.load_newest(source / "checkpoint")
-        if state is None:
-            raise UsageError(f"copy_mask_from={source}: no run with a checkpoint")
-        found = state["model"]
-    else:
-        found = weights.read(source).tensors
     for name, module in model.named_modules():
         if not hasattr(module, MASK):
             continue
-        mask, own = found.get(f"{name}.{MASK}".lstrip(".")), getattr(module, MASK)
+        # the root module has no name, so its tensors have no dot before theirs
+        mask, own = tensors.get(f"{name}.{MASK}".lstrip(".")), getattr(module, MASK)
         if mask is None or mask.shape != own.shape:
             there = "none" if mask is None else tuple(mask.shape)
-            raise UsageError(f"copy_mask_from={source}: mask of {name}: expected {tuple(own.shape)}, found {there}")
+            raise UsageError(f"copy_mask_from={origin}: mask of {name}: expected {tuple(own.shape)}, found {there}")
         own.copy_(mask)
         Masked(module.weight, own).apply()
 
 
 @torch.no_grad()
-def copy_initial_weights(run: "Run", source: Path) -> None:
-    """Give the network the weights that the run in ``source`` started from, drawn again from that run's seed.
+def copy_parameters(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Give every parameter of ``model`` the value that it has among ``tensors``, which come from ``origin``.
 
     Raises:
-        UsageError: that run's network is another one.
+        UsageError: another network's.
     """
-    from research.models import create_model
-    from research.run import Run
-
-    other, info = Run.open(source), run.train_loader.info
-    other.seed_everything("initial weights")
-    config = other.config
-    model = create_model(config.model, num_classes=info.classes, input_shape=info.shape, **config.model_args)
-    own = dict(run.model.named_parameters())
-    drawn = dict(model.named_parameters())
-    if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in drawn.items()}:
-        raise UsageError(f"copy_init: the network of {source} ({config.model}) is another one")
+    own = dict(model.named_parameters())
+    if {n: p.shape for n, p in own.items()} != {n: tensors[n].shape for n in own if n in tensors}:
+        raise UsageError(f"copy_init: the network of {origin} is another one")
     for name, parameter in own.items():
-        parameter.copy_(drawn[name])
+        parameter.copy_(tensors[name])
 
 
 def _units(module: nn.Module, granularity: int) -> int:

@@ -11,6 +11,8 @@ first steps. Here the signs are those of the active weights right before each up
 between two updates only deaths and growth change weights, and a new one has sign 0.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +21,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import Tensor
 
-from research.arguments import Range
 from research.errors import UsageError
-from research.hooks.sparse.base import Event, SparseHook
+from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.criteria import drop_sign_flips
+from research.hooks.sparse.events import Event
 from research.layers.masked import Masked, active_weights
-from research.tables import Table
+from research.parameters.piecewise import Piecewise
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 
 def deepr_noise(tensors: Sequence[Masked], eta: float, temperature: float, generator: torch.Generator) -> None:
@@ -65,7 +68,9 @@ class DeepR(SparseHook):
     exercise = {"sparsity": 0.5, "l1": 1e-4, "temperature": "0.1"}
 
     eta: Annotated[float, Range(least=0), "step size eta in the noise's standard deviation sqrt(2 eta T)"] = 0.01
-    temperature: Annotated[Table, "T by epoch, such as '0:1e-5 25:1e-8'"] = Table("0:1e-5 25:1e-8 80:1e-12 140:1e-15")
+    temperature: Annotated[Piecewise, "T by epoch, such as '0:1e-5 25:1e-8'"] = Piecewise(
+        "0:1e-5 25:1e-8 80:1e-12 140:1e-15"
+    )
     stop_epoch: Annotated[int, Range(least=0), "first epoch without noise and changes"] = 1000
 
     def __post_init__(self) -> None:
@@ -79,7 +84,7 @@ class DeepR(SparseHook):
     def active_in(self, epoch: int) -> bool:
         return bool(self.tensors) and epoch < self.stop_epoch
 
-    def grads(self, run: "Run") -> None:
+    def grads(self, run: Run) -> None:
         super().grads(run)
         if not self.active_in(run.epoch):
             return
@@ -88,14 +93,14 @@ class DeepR(SparseHook):
         if sparse and self.eta * self.temperature.at(run.epoch):
             deepr_noise(sparse, self.eta, self.temperature.at(run.epoch), run.generator("noise"))
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         super().step_end(run)
         if self.active_in(run.epoch):
             event = deepr_step(self.tensors, self._before, self.grow(run))
             self.changed(run, event)
             self._pruned += event.pruned_count
 
-    def epoch_end(self, run: "Run") -> None:
+    def epoch_end(self, run: Run) -> None:
         if self.active_in(run.epoch):
             self.log_event(run, self._pruned, self._pruned, temperature=self.temperature.at(run.epoch))
         self._pruned = 0

@@ -11,6 +11,8 @@ The published code rounds G_l such that now and then a unit too many grows, and 
 (:func:`allocate_legacy` gives up there). Here the number of units is conserved exactly wherever there is room.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +21,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from research.arguments import Range
 from research.errors import UsageError
-from research.hooks.sparse.base import Event, RewiringHook
+from research.hooks.sparse.base import RewiringHook
 from research.hooks.sparse.criteria import drop_magnitude_threshold, drop_smallest, drop_smallest_of_all
-from research.hooks.sparse.set import set_count
+from research.hooks.sparse.events import Event, set_count
 from research.layers.masked import Masked
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
 Grow = Callable[[Masked, int], Tensor]  # (tensor, count) -> units
 
@@ -195,7 +197,7 @@ class Dsr(RewiringHook):
         if self.weighted and self.rounding == "legacy":
             raise UsageError("weighted=true: the legacy rounding counts units; give rounding=exact")
 
-    def rewire(self, run: "Run") -> tuple[Event, dict[str, Any]]:
+    def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         killed = self.killed()
         event = regrow(
             self.tensors,
@@ -219,7 +221,7 @@ class Dsr(RewiringHook):
             return [drop_smallest(tensor, set_count(tensor, self.fraction)) for tensor in self.tensors]
         return [drop_magnitude_threshold(tensor, self.threshold) for tensor in self.tensors]
 
-    def _allocation(self, run: "Run") -> Callable[..., list[int]] | None:
+    def _allocation(self, run: Run) -> Callable[..., list[int]] | None:
         if not self.reallocate:
             return None
         if self.rounding == "exact":
@@ -235,7 +237,7 @@ class Dsr(RewiringHook):
 
         return legacy
 
-    def _new_weights(self, run: "Run") -> Callable[[Masked, int], Tensor | None]:
+    def _new_weights(self, run: Run) -> Callable[[Masked, int], Tensor | None]:
         if not self.big_new_weights:
             return lambda tensor, count: None
         return lambda tensor, count: big_new_weights(tensor, count, run.generator("new weights", tensor.name))

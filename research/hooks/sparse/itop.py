@@ -9,7 +9,7 @@ Whether the network is over-parameterized in time is told by its coverage R_s: t
 after at least one event (``coverage`` of the rows ``sparse``, layer by layer).
 """
 
-# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -19,18 +19,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from research.arguments import Range
-from research.hooks.sparse.base import Event, SparseHook
-from research.hooks.sparse.rigl import Growth, refill
+from research.hooks.sparse.base import SparseHook
+from research.hooks.sparse.events import Event, Growth, annealed_rate, refill
 from research.layers.masked import Masked, largest, where
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
-
-
-def annealed_rate(t: int, total: int, initial: float = 0.5, final: float = 0.005) -> float:
-    """rate(t): from ``initial`` at t = 0 to ``final`` at t = ``total`` along half a cosine."""
-    return final + (initial - final) / 2 * (1 + math.cos(math.pi * t / total))
+    from research.runs.run import Run
 
 
 def itop_step(
@@ -73,20 +68,20 @@ class Itop(SparseHook):
     rate: Annotated[float, Range(above=0, most=1), "share of a layer's units replaced, at the start"] = 0.5
     final_rate: Annotated[float, Range(least=0, most=1), "and at the end of training"] = 0.005
 
-    def due(self, run: "Run", updates: int) -> bool:
+    def due(self, run: Run, updates: int) -> bool:
         """Whether an event follows the given number of updates; none follows the last one, which nothing could use."""
         return bool(self.tensors) and updates % self.period == 0 and updates < run.epochs * run.steps_per_epoch
 
-    def wants_dense_gradient(self, run: "Run") -> bool:
+    def wants_dense_gradient(self, run: Run) -> bool:
         return self.growth == "gradient" and self.due(run, run.step + 1)
 
-    def grads(self, run: "Run") -> None:
+    def grads(self, run: Run) -> None:
         if self.wants_dense_gradient(run):
             self._grads = [tensor.weight.grad for tensor in self.tensors]
             for tensor, grad in zip(self.tensors, self._grads, strict=True):
                 tensor.weight.grad = tensor.masked(grad)
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         super().step_end(run)
         if not self.due(run, run.step):
             return

@@ -8,7 +8,7 @@ Every ``period`` steps t up to T_end, in every layer with M active units and a d
 A unit that was just dropped may grow again at once; then nothing happened to it. New units start at 0 with momentum 0.
 """
 
-# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.arguments import Range
-from research.hooks.sparse.base import Event, SparseHook
-from research.hooks.sparse.criteria import drop_smallest, grow_largest, grow_random
-from research.layers.masked import Masked, where
+from research.hooks.sparse.base import SparseHook
+from research.hooks.sparse.criteria import drop_smallest
+from research.hooks.sparse.events import Event, Growth, momentum_of, refill
+from research.layers.masked import Masked
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.runs.run import Run
 
-Growth = Literal["gradient", "random"]
 Anneal = Literal["cosine", "constant", "power"]
 
 
@@ -64,55 +64,6 @@ def rigl_step(
     return refill(tensors, dropped, grads, generator)
 
 
-def refill(
-    tensors: Sequence[Masked],
-    dropped: Sequence[Tensor],
-    signals: Sequence[Tensor] | None = None,
-    generator: torch.Generator | None = None,
-) -> Event:
-    """Replace the ``dropped`` units of each tensor by as many others: strongest in ``signals``, or random ones.
-
-    Candidates are the inactive units and the ``dropped`` themselves.
-    """
-    chosen = []
-    for tensor, units, signal in zip(tensors, dropped, signals or [None] * len(tensors), strict=True):
-        with tensor.without(units):
-            if signal is None:
-                chosen.append(grow_random(tensor, len(units), generator))
-            else:
-                chosen.append(grow_largest(tensor, len(units), unit_magnitudes(tensor, signal)))
-    return exchange(tensors, dropped, chosen)
-
-
-def exchange(tensors: Sequence[Masked], dropped: Sequence[Tensor], chosen: Sequence[Tensor]) -> Event:
-    """Deactivate the ``dropped`` units of each tensor and activate the ``chosen``; one that is both just stays.
-
-    The active ones among the ``chosen`` were ``dropped``.
-    """
-    killed, grown = [], []
-    for tensor, lost, won in zip(tensors, dropped, chosen, strict=True):
-        again = tensor.is_active(won)
-        with tensor.without(won.index_select(0, where(again))):
-            killed.append(lost.index_select(0, where(tensor.is_active(lost))))
-        grown.append(won.index_select(0, where(~again)))
-        tensor.change(killed[-1], grown[-1])
-    return Event(killed, grown)
-
-
-@torch.no_grad()
-def unit_magnitudes(tensor: Masked, signal: Tensor) -> Tensor:
-    """The mean of abs(``signal``), shaped as the weight, over the weights of each unit; shaped as the mask."""
-    size = torch.abs(signal, out=torch.empty_like(tensor.weight))  # laid out as the weight, which numbers the units
-    sliced = tuple(range(tensor.mask.ndim, size.ndim))
-    return size.mean(sliced).contiguous() if sliced else size
-
-
-def momentum_of(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor | None:
-    """The optimizer's running sum (SGD) or mean (AdamW) of the gradients of ``weight``; none before its first step."""
-    state = optimizer.state.get(weight, {})
-    return state.get("momentum_buffer", state.get("exp_avg"))
-
-
 @torch.no_grad()
 def set_momentum(tensor: Masked, momentum: Tensor, units: Tensor, values: Tensor) -> None:
     """Set ``momentum`` to ``values``, both shaped as the weight, at ``units``."""
@@ -141,17 +92,17 @@ class Rigl(SparseHook):
     growth: Annotated[Growth, "what grows: where the dense gradient is largest, or anything"] = "gradient"
     grown_momentum: Annotated[float, Range(least=0), "momentum of a new unit, as a multiple of its gradient"] = 0.0
 
-    def due(self, run: "Run", step: int) -> bool:
+    def due(self, run: Run, step: int) -> bool:
         """Whether 0-based step ``step`` has an event."""
         return bool(self.tensors) and step > 0 and step % self.period == 0 and step <= self.last_step(run)
 
-    def last_step(self, run: "Run") -> float:
+    def last_step(self, run: Run) -> float:
         return self.end * run.epochs * run.steps_per_epoch if self.end <= 1 else self.end
 
-    def wants_dense_gradient(self, run: "Run") -> bool:
+    def wants_dense_gradient(self, run: Run) -> bool:
         return self.growth == "gradient" and self.due(run, run.step)
 
-    def grads(self, run: "Run") -> None:
+    def grads(self, run: Run) -> None:
         if not self.wants_dense_gradient(run):
             return
         grads = [tensor.weight.grad for tensor in self.tensors]
@@ -162,12 +113,12 @@ class Rigl(SparseHook):
                 set_momentum(tensor, momentum, grown, self.grown_momentum * grad)
             tensor.weight.grad = None  # the optimizer leaves weight and momentum alone in this step
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         super().step_end(run)
         if self.growth == "random" and self.due(run, run.step - 1):
             self.rewire(run, run.step - 1)
 
-    def rewire(self, run: "Run", step: int, grads: list[Tensor] | None = None) -> Event:
+    def rewire(self, run: Run, step: int, grads: list[Tensor] | None = None) -> Event:
         """The event of ``step``."""
         fraction = drop_fraction(step, self.last_step(run), self.fraction, self.anneal, self.power)
         event = rigl_step(self.tensors, fraction, grads, run.generator("rigl"))

@@ -4,24 +4,22 @@ Every P steps each tensor loses its k = int(f M) + 1 active units of smallest ma
 positions. Against the original: one ranking by magnitude instead of one for each sign, and a period of steps.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from torch import Tensor
 
-from research.arguments import Range
-from research.hooks.sparse.base import Event, RewiringHook
+from research.hooks.sparse.base import RewiringHook
 from research.hooks.sparse.criteria import drop_smallest
+from research.hooks.sparse.events import Event, set_count
 from research.layers.masked import Masked
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
-
-
-def set_count(tensor: Masked, fraction: float) -> int:
-    """k = int(f M) + 1."""
-    return int(fraction * len(tensor.active)) + 1
+    from research.runs.run import Run
 
 
 def set_step(
@@ -54,5 +52,5 @@ class Set(RewiringHook):
     fraction: Annotated[float, Range(least=0, below=1), "share of a layer's active units that an event kills"] = 0.1
     leak: Annotated[bool, "nearly dense layers lose what they cannot regrow, as in the published code"] = False
 
-    def rewire(self, run: "Run") -> tuple[Event, dict[str, Any]]:
+    def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         return set_step(self.tensors, self.fraction, self.grow(run), self.leak), {}

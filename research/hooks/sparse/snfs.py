@@ -10,7 +10,7 @@ With the momentum of all weights, active or not, an event removes and grows (M_l
     a        <- a/4 + 3/4 e + mean of all e so far, with e = active units at the start - active units now
 """
 
-# no postponed annotations: a dataclass's parameters are read in the modules of its subclasses too
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -19,17 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
-from research.arguments import Range
-from research.config import Config
 from research.errors import UsageError
-from research.hooks.sparse.base import Event, SparseHook
+from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.criteria import drop_smallest, grow_largest
-from research.hooks.sparse.itop import annealed_rate
-from research.hooks.sparse.rigl import exchange, momentum_of, unit_magnitudes
+from research.hooks.sparse.events import Event, annealed_rate, exchange, momentum_of, unit_magnitudes
 from research.layers.masked import Masked
+from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.config import Config
+    from research.runs.run import Run
 
 Redistribution = Literal["momentum", "nonzero"]
 
@@ -125,7 +124,7 @@ class Snfs(SparseHook):
         if config.optimizer == "sgd" and config.momentum == 0:
             raise UsageError("momentum=0: leaves snfs nothing to grow by; give momentum=0.9, or use rigl")
 
-    def setup(self, run: "Run") -> None:
+    def setup(self, run: Run) -> None:
         self.check(run.config)
         super().setup(run)
         self._balance: Balance | None = None  # known once masks are final
@@ -136,13 +135,13 @@ class Snfs(SparseHook):
             self._balance = Balance(sum(len(tensor.active) for tensor in self.tensors))
         return self._balance
 
-    def wants_dense_gradient(self, run: "Run") -> bool:
+    def wants_dense_gradient(self, run: Run) -> bool:
         return True
 
-    def grads(self, run: "Run") -> None:
+    def grads(self, run: Run) -> None:
         """Gradients stay dense, for the momentum; ``step_end`` sets inactive weights to 0."""
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         super().step_end(run)
         total = run.epochs * run.steps_per_epoch
         due = run.step % self.period == 0 if self.period else run.batch == run.steps_per_epoch

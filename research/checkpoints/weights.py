@@ -1,0 +1,123 @@
+"""Weights from anywhere: checkpoints of runs, safetensors, and files that other trainers published.
+
+Pickled files are read with ``weights_only=True``: tensors, numbers, strings and containers of them, and beside those
+only ``argparse.Namespace``, in which trainers keep their arguments. Nothing in a file can run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from research.checkpoints.functional_wrn import is_functional_wrn, to_torchvision
+from research.errors import UsageError, nearest
+
+PLAIN = ("state_dict", "model", "model_state_dict", "net")  # keys under which trainers keep the weights
+AVERAGED = ("state_dict_ema", "model_ema", "ema")  # and their moving average
+PREFIXES = ("module.", "_orig_mod.", "model.")  # that DDP, torch.compile and wrappers put before every name
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file holds."""
+
+    tensors: dict[str, Tensor]
+    network: str = ""  # the name under which the file says its network is known
+
+
+def read(path: Path, ema: bool = False) -> Weights:
+    """The weights in ``path``, on the CPU; with ``ema`` their moving average.
+
+    Raises:
+        UsageError: the file is damaged, holds other Python objects, or has no weights of this kind.
+    """
+    content = _content(path)
+    holders = AVERAGED if ema else PLAIN
+    found = next((content[key] for key in holders if _is_state(content.get(key))), None)
+    if found is None and not ema and _is_state(content):
+        found = content
+    if found is None:
+        kind = "averaged weights" if ema else "weights"
+        raise UsageError(
+            f"{path}: no {kind} under any of {', '.join(holders)}; it holds {', '.join(list(content)[:8])}"
+        )
+    if is_functional_wrn(found):
+        return Weights(to_torchvision(found), "wide_resnet50_2")
+    network = content.get("arch")
+    tensors = {name: value for name, value in found.items() if name != "n_averaged"}  # a count of torch's averages
+    return Weights(tensors, network if isinstance(network, str) else "")
+
+
+def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
+    """Put ``tensors`` into ``model``: every name and shape must fit, once prefixes of wrappers are taken off.
+
+    Raises:
+        UsageError: something is missing, left over or of another shape; says how much, and the first few names.
+    """
+    own = model.state_dict(keep_vars=True)
+    tensors = _without_prefix(tensors, own)
+    shared = {id(own[name]) for name in tensors if name in own}  # safetensors keep a shared weight under one name
+    missing = [
+        name
+        for name, value in own.items()
+        if name not in tensors and id(value) not in shared and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in tensors if name not in own]
+    reshaped = [
+        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in tensors.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    told = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    problems = [f"{len(names)} {what} ({_few(names)})" for what, names in told.items() if names]
+    if problems:
+        raise UsageError(f"{where}: not weights of this network: {'; '.join(problems)}; give its model=… and dataset=…")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"{path}: no such run or file{nearest(path.name, beside)}") from None
+    except pickle.UnpicklingError as error:
+        refused = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "not a torch file")
+        raise UsageError(
+            f"{path}: only tensors, plain containers and argparse.Namespace are read, nothing that could run code "
+            f"({refused}); if you trust it, save its state_dict alone"
+        ) from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise UsageError(f"{path}: damaged, or not a file of weights ({str(error).partition(chr(10))[0]})") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a mapping of names to weights, found {type(content).__name__}")
+    return content
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _without_prefix(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` without what wrappers put before every name, as long as no name is one of the network's."""
+    while not tensors.keys() & own.keys():
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _few(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

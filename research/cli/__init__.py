@@ -1,0 +1,1 @@
+"""The command ``research``, one file a group of commands."""

@@ -1,0 +1,22 @@
+"""What every command has: a name, a function of its options, a line of help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+ASSIGNMENTS = {"metavar": "key=value", "nargs": "*", "help": "see `research parameters`, `research hooks`"}
+
+
+class Commands:
+    """The commands of one parser, to which each file of this folder adds its own in ``add_to``."""
+
+    def __init__(self, parser: argparse.ArgumentParser):
+        self._parsers = parser.add_subparsers(metavar="command", required=True)
+
+    def add(self, name: str, function: Callable[[argparse.Namespace], int | None] | None, text: str) -> Any:
+        """The parser of the command ``name``, for its arguments; ``function`` returns its exit code, or nothing."""
+        parser = self._parsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        parser.set_defaults(command=function)
+        return parser

@@ -1,0 +1,155 @@
+"""Config: everything that defines a run. Parse, validate, hash, JSON round trip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+from research.config.checks import (
+    check_hooks,
+    check_substitute,
+    contradictions,
+    problems_of_model_and_data,
+    without_defaults,
+)
+from research.config.merging import merge
+from research.errors import UsageError
+from research.parameters.piecewise import Piecewise
+from research.parameters.signatures import Parameter, Range, check_arguments, parameters_of
+
+# Where and how visibly a run is computed, not what it computes: the same experiment elsewhere keeps its identity.
+NOT_IDENTITY = frozenset(
+    "name recipe runs data_root download device processes nodes rendezvous workers threads restarts "
+    "log_interval checkpoint_minutes".split()
+)
+Positive = Range(above=0)
+NotNegative = Range(least=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The definition of one run. Build it with :meth:`load`, which checks everything and reports every problem."""
+
+    # what
+    dataset: Annotated[str, "data set: see `research data list`"] = "digits"
+    model: Annotated[str, "network by name; torchvision:NAME and timm:NAME are accepted"] = "resnet8"
+    recipe: Annotated[str, "published hyperparameters to start from: see `research recipes`"] = ""
+    hooks: Annotated[Mapping, "methods plugged into training, in order: see `research hooks`"] = field(
+        default_factory=dict
+    )
+    model_args: Annotated[Mapping, "arguments of the network's constructor"] = field(default_factory=dict)
+    substitute: Annotated[str, "layers in the place of convolutions: see `research substitutes`"] = ""
+    data_args: Annotated[Mapping, "augmentation and arguments of the data set"] = field(default_factory=dict)
+    seed: Annotated[int, NotNegative, "decides initial weights, order, augmentation and every method's draws"] = 0
+    order_seed: Annotated[int | None, NotNegative, "of order and augmentation of the training data; none = seed"] = None
+    # how long, how large
+    epochs: Annotated[int, Range(least=1), "passes over the training set"] = 10
+    batch_size: Annotated[int, Range(least=1), "images per optimizer step, over all processes"] = 128
+    accumulation: Annotated[int, Range(least=1), "micro-batches that a process splits its share of a step into"] = 1
+    # optimizer
+    optimizer: Annotated[Literal["sgd", "adamw"], "update rule"] = "sgd"
+    lr: Annotated[float, Positive, "peak learning rate"] = 0.1
+    momentum: Annotated[float, Range(least=0, below=1), "SGD momentum"] = 0.9
+    nesterov: Annotated[bool, "Nesterov momentum"] = False
+    betas: Annotated[tuple[float, float], "AdamW moment decay"] = (0.9, 0.999)
+    eps: Annotated[float, Positive, "AdamW denominator term"] = 1e-8
+    weight_decay: Annotated[float, NotNegative, "decay of the weights"] = 5e-4
+    decay_norm_and_bias: Annotated[bool, "decay biases and normalisation parameters too"] = True
+    clip_norm: Annotated[float, NotNegative, "largest norm of all gradients together; 0 = no clipping"] = 0.0
+    # schedule
+    schedule: Annotated[Literal["cosine", "step", "linear", "constant", "table"], "shape of the learning rate"] = (
+        "cosine"
+    )
+    schedule_by: Annotated[Literal["step", "epoch", "epoch_executed"], "how often the learning rate moves"] = "step"
+    min_lr: Annotated[float, NotNegative, "floor of the cosine and linear schedules"] = 0.0
+    warmup_epochs: Annotated[float, NotNegative, "linear rise from warmup_lr; replaces the first epochs"] = 0.0
+    warmup_lr: Annotated[float, NotNegative, "learning rate of the first step under warm-up"] = 1e-4
+    warmup_first: Annotated[bool, "the curve begins after the warm-up instead of running below it"] = False
+    cooldown_epochs: Annotated[int, NotNegative, "further epochs at min_lr"] = 0
+    decay_epochs: Annotated[int, Range(least=1), "step schedule: epochs between two decays"] = 30
+    milestones: Annotated[tuple[int, ...], "step schedule: epochs of the decays, instead of decay_epochs"] = ()
+    decay_rate: Annotated[float, Range(above=0, most=1), "step schedule: factor of one decay"] = 0.1
+    lr_table: Annotated[Piecewise, "table schedule: learning rate from each epoch on, such as '0:0.1 60:0.02'"] = (
+        Piecewise()
+    )
+    # loss and arithmetic
+    smoothing: Annotated[float, Range(least=0, below=1), "label smoothing"] = 0.0
+    amp: Annotated[Literal["off", "bf16", "fp16"], "mixed precision"] = "off"
+    channels_last: Annotated[bool, "NHWC memory format"] = True
+    compile: Annotated[bool, "torch.compile the network"] = False
+    deterministic: Annotated[bool, "only kernels that repeat bit for bit; the CPU's always do"] = False
+    sync_bn: Annotated[bool, "batch statistics over all processes"] = False
+    # data path
+    loader: Annotated[Literal["auto", "memory", "ffcv"], "where batches come from; auto = memory when it fits"] = "auto"
+    data_root: Annotated[str, "folder of the data; empty = $RESEARCH_DATA, else ./data"] = ""
+    download: Annotated[bool, "fetch a missing data set"] = False
+    workers: Annotated[int, Range(least=1), "loader threads of one process"] = 1
+    # where it runs
+    name: Annotated[str, "folder under runs/; empty = from data set, model, hooks and identity"] = ""
+    runs: Annotated[str, "folder of all runs"] = "runs"
+    device: Annotated[Literal["auto", "cpu", "cuda"], "auto = GPUs when there are any"] = "auto"
+    processes: Annotated[int, Range(least=1), "processes on this node, one a GPU; `gpus=N` sets this and device"] = 1
+    nodes: Annotated[int, Range(least=1), "machines; start the same command on each"] = 1
+    rendezvous: Annotated[str, "host:port of one node, needed for several nodes"] = ""
+    threads: Annotated[int, NotNegative, "CPU threads of one process; 0 = cores / processes"] = 0
+    restarts: Annotated[int, NotNegative, "times a run continues by itself after a worker was killed"] = 3
+    log_interval: Annotated[int, Range(least=1), "steps between two rows of metrics"] = 50
+    checkpoint_minutes: Annotated[float, NotNegative, "time between checkpoints inside an epoch, taken at a row"] = 5.0
+
+    @classmethod
+    def load(cls, *sources: Mapping[str, Any]) -> Config:
+        """Merge ``sources`` (later ones win) over the recipe over the defaults, and check the result.
+
+        Keys may be nested (``{"hooks": {"gram": {"k": 8}}}``), dotted (``gram.k``) or aliases (``c_type``).
+
+        Raises:
+            UsageError: with one line for every problem found, not only the first.
+        """
+        given, problems = merge(sources, names=[f.name for f in fields(cls)])
+        values, own_problems = check_arguments("", cls, given)
+        values["hooks"], hook_problems = check_hooks(values["hooks"])
+        values["substitute"], substitute_problems = check_substitute(values["substitute"])
+        problems += own_problems + hook_problems + problems_of_model_and_data(values) + substitute_problems
+        problems += [] if own_problems else contradictions(values)
+        if problems:
+            raise UsageError("\n".join(dict.fromkeys(problems)))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON types; ``Config.load(config.to_dict()) == config``."""
+        return json.loads(json.dumps({f.name: getattr(self, f.name) for f in fields(self)}))
+
+    @property
+    def identity(self) -> str:
+        """Hash of what the run computes: its non-default fields, so that a new field orphans no old run."""
+        told = {name: value for name, value in self.changes().items() if name not in NOT_IDENTITY}
+        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that differ from their default, hooks without their default parameters."""
+        mine, plain = self.to_dict(), Config().to_dict()
+        changed = {name: value for name, value in mine.items() if value != plain[name]}
+        if self.hooks:
+            # a list, because the order of hooks is part of what is computed
+            changed["hooks"] = [[name, without_defaults(name, given)] for name, given in self.hooks.items()]
+        return changed
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs trained: ``epochs``, and the cool-down of schedules that end at ``min_lr``."""
+        return self.epochs + (self.cooldown_epochs if self.schedule in ("cosine", "linear") else 0)
+
+    @property
+    def run_name(self) -> str:
+        """Folder of the run under ``runs``."""
+        words = [self.dataset, self.model, self.substitute, *self.hooks, self.identity[:8]]
+        return self.name or re.sub(r"[^\w.=-]+", "-", "-".join(filter(None, words)))
+
+    @staticmethod
+    def parameters() -> dict[str, Parameter]:
+        """Every field with its type, limits, default and meaning."""
+        return parameters_of(Config)

@@ -1,0 +1,184 @@
+"""From a config to batches: find the data, refuse what cannot work, and choose the loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import psutil
+
+from research.data import arrays, folders, synthetic
+from research.data.augment import Augment, held_out
+from research.data.datasets import Dataset, arguments, data_root, describe
+from research.data.ffcv import beton
+from research.data.loader import DataInfo, Loader, Share
+from research.data.memory_loader import Images, MemoryLoader, VectorLoader
+from research.errors import UsageError
+
+__all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader"]
+
+MEMORY_SHARE = 4  # what is kept for speed may take 1/4 of the free memory: images by loader=auto, answers of teachers
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set found on disk: its classes, samples of each split, bytes when decoded, and how a split is read."""
+
+    classes: int
+    counts: dict[str, int]
+    decoded_bytes: int
+    read: Callable[[str], Images | tuple[np.ndarray, np.ndarray]]
+
+
+def check(config) -> DataInfo:
+    """What the data set of ``config`` is; UsageError for everything wrong that can be known before a run begins.
+
+    Reads only, except that a missing data set is fetched when ``config.download`` says so.
+    """
+    dataset = describe(config.dataset)
+    values, problems = arguments(config.dataset, config.data_args)
+    if problems:
+        raise UsageError("\n".join(problems))
+    kind = _choose(config)
+    if kind == "ffcv":
+        if values.get("holdout"):
+            raise UsageError(f"data_args.holdout={values['holdout']}: FFCV files are read whole; use loader=memory")
+        beton.require_ffcv()
+        found = {split: beton.find(dataset.name, config.data_root, split) for split in ("train", "val")}
+        classes, counts = len(found["train"].classes), {split: f.samples for split, f in found.items()}
+    else:
+        source = _source(config)
+        classes, counts = source.classes, source.counts
+    if config.batch_size > counts["train"]:
+        raise UsageError(
+            f"batch_size={config.batch_size}: {dataset.name} has only {counts['train']:,} training samples; "
+            f"use batch_size<={counts['train']}"
+        )
+    return _info(dataset, values, classes, counts)
+
+
+def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu") -> Loader:
+    """The loader of one process for ``split`` ("train" or "val"); see :class:`Loader` for what it promises."""
+    info = check(config)
+    seed = config.seed if config.order_seed is None else config.order_seed
+    share = Share(split, rank, world, config.batch_size, seed)
+    if config.batch_size % world:
+        raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
+    kind, dataset = _choose(config), describe(config.dataset)
+    values, _ = arguments(config.dataset, config.data_args)
+    if kind == "ffcv":
+        from research.data.ffcv.loader import BetonLoader
+
+        found = beton.find(dataset.name, config.data_root, split)
+        return BetonLoader(info, share, found, Augment(**values), device, config.channels_last, config.workers)
+    samples = _source(config).read(split)
+    if dataset.kind == "vectors":
+        return VectorLoader(info, share, *samples, device)
+    return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, config.workers)
+
+
+def drawn_arguments(config) -> dict[str, Any]:
+    """The ``data_args`` that draw a training input anew every epoch, with their values; none: it is always the same."""
+    values, _ = arguments(config.dataset, config.data_args)
+    if describe(config.dataset).kind == "vectors":
+        return {}
+    return {name: values[name] for name in Augment(**values).drawn}
+
+
+def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) -> DataInfo:
+    if dataset.kind == "vectors":
+        return DataInfo(dataset.name, classes, dataset.shape, dataset.mean, dataset.std, counts["train"], counts["val"])
+    augment, channels = Augment(**values), dataset.shape[0]
+    size = augment.size(dataset)
+    mean, std = (dataset.mean, dataset.std) if augment.normalize else ((0.0,) * channels, (1.0,) * channels)
+    return DataInfo(dataset.name, classes, (channels, size, size), mean, std, counts["train"], counts["val"])
+
+
+def _choose(config) -> str:
+    """``"memory"`` or ``"ffcv"``. loader=auto takes memory when the decoded images fit, else the FFCV file."""
+    dataset = describe(config.dataset)
+    if config.loader == "ffcv":
+        if dataset.kind == "vectors":
+            raise UsageError(f"loader='ffcv': {dataset.name} is a set of vectors; use loader=memory")
+        return "ffcv"
+    if config.loader == "memory" or dataset.kind != "folder":
+        return "memory"
+    written = all(beton.path_of(dataset.name, config.data_root, split) for split in ("train", "val"))
+    try:
+        needed = _source(config).decoded_bytes * config.processes
+    except UsageError:
+        if written:
+            return "ffcv"
+        raise
+    limit = psutil.virtual_memory().available // MEMORY_SHARE
+    if needed <= limit:
+        return "memory"
+    if written:
+        return "ffcv"
+    raise UsageError(
+        f"{dataset.name}: about {needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:.1f} GB that "
+        f"loader=auto may take; run `research data write {dataset.name} --root {data_root(config.data_root)}` once, "
+        f"or set loader=memory"
+    )
+
+
+def _source(config) -> Source:
+    """The samples of a config's data set, found but not read."""
+    dataset = describe(config.dataset)
+    if dataset.kind == "vectors":
+        counts = {split: synthetic.BINS * each for split, each in synthetic.PER_BIN.items()}
+        num_seg = arguments(config.dataset, config.data_args)[0]["num_seg"]
+
+        def points(split: str) -> tuple[np.ndarray, np.ndarray]:
+            return synthetic.points(dataset.name, split), synthetic.labels(counts[split], num_seg)
+
+        return Source(dataset.classes, counts, 0, points)
+    source = _images_source(config, dataset)
+    holdout = arguments(config.dataset, config.data_args)[0]["holdout"]
+    return _held_out(source, holdout) if holdout else source
+
+
+def _images_source(config, dataset: Dataset) -> Source:
+    root = str(config.data_root or os.environ.get("RESEARCH_DATA", ""))
+    if dataset.kind == "folder":
+        return _folder_source(dataset.name, root)
+    splits = {split: _images(dataset.name, root, split, config.download) for split in ("train", "val")}
+    counts = {split: len(images.labels) for split, images in splits.items()}
+    total = sum(images.pixels.nbytes for images in splits.values())
+    return Source(dataset.classes, counts, total, splits.__getitem__)
+
+
+def _held_out(source: Source, count: int) -> Source:
+    """``source`` with ``count`` of its training images in the place of its validation set."""
+    images = source.counts["train"]
+    if count >= images:
+        raise UsageError(f"data_args.holdout={count}: must be below the {images:,} training images")
+
+    def read(split: str) -> Images:
+        everything = source.read("train")
+        chosen = held_out(everything.labels, count)
+        return everything.only(chosen if split == "val" else ~chosen)
+
+    return replace(source, counts={"train": images - count, "val": count}, read=read)
+
+
+@lru_cache(maxsize=4)  # check, the training and the validation loader of a process share one copy
+def _images(name: str, root: str, split: str, download: bool) -> Images:
+    return Images.of_one_size(*arrays.read_split(name, root, split, download))
+
+
+@lru_cache(maxsize=2)  # a million files are listed once a process
+def _folder_source(name: str, root: str) -> Source:
+    found = folders.find(name, root)
+
+    def read(split: str) -> Images:
+        decoded, reasons = found[split].all_decoded(f"{name} {split}")
+        folders.refuse(name, reasons)
+        return Images.of_any_size(decoded, found[split].labels)
+
+    counts = {split: len(pictures) for split, pictures in found.items()}
+    return Source(len(found["train"].classes), counts, sum(p.decoded_bytes() for p in found.values()), read)

@@ -1,0 +1,1 @@
+"""FFCV files (.beton): written, verified, read."""

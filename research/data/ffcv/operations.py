@@ -1,0 +1,80 @@
+"""The operations that run inside FFCV. Import only through ``stream.py``: importing FFCV takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+from ffcv.fields.basics import IntDecoder
+from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
+from ffcv.libffcv import imdecode
+from ffcv.loader import Loader
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
+
+from research.data.pixel_kernels import render
+
+__all__ = ["Epoch", "IntDecoder", "Loader", "Render", "most_threads"]
+
+most_threads = numba.config.NUMBA_NUM_THREADS
+
+
+def _set_num_threads(cls, count: int) -> None:
+    """FFCV's own, but without also setting torch's threads, which would slow training down to the loader's number."""
+    cls.num_threads = count
+    numba.set_num_threads(count)
+
+
+Compiler.set_num_threads = classmethod(_set_num_threads)
+
+
+class Epoch(EpochIterator):
+    """One pass of FFCV's thread; ``failure`` keeps the exception that ended it, which FFCV would lose."""
+
+    failure: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            self.failure = error
+
+
+class Render(SimpleRGBImageDecoder):
+    """Decode a stored image and render it as the DRAW record in its entry says: (S, S, C) float32, normalised."""
+
+    def __init__(self, shape: tuple[int, int, int], finish: tuple):
+        super().__init__()
+        self.channels, self.size, _ = shape
+        self.finish = finish
+
+    def declare_state_and_memory(self, previous_state):
+        shape, dtype = (self.size, self.size, self.channels), np.dtype("<f4")
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
+
+    def generate_code(self):
+        read, each, channels = self.memory_read, Compiler.get_iterator(), self.channels
+        decompress, jpg = Compiler.compile(imdecode), IMAGE_MODES["jpg"]
+        scale, bias, cutout, jitter, boxed = self.finish
+
+        def one(stored, entry, out):
+            height, width = np.int64(entry["height"]), np.int64(entry["width"])
+            if entry["mode"] == jpg:
+                image = np.empty((height, width, 3), np.uint8)
+                decompress(stored, image, height, width, height, width, 0, 0, 1, 1, False, False)
+            else:
+                image = stored.reshape((height, width, 3))
+            render(image[:, :, :channels], entry, (scale, bias, cutout, jitter, boxed), out)
+
+        one = Compiler.compile(one)  # apart, because numba's parallel analysis fails on tuples of constant arrays
+
+        def decode(batch_indices, destination, metadata, storage_state):
+            for i in each(len(batch_indices)):
+                entry = metadata[batch_indices[i]]
+                one(read(entry["data_ptr"], storage_state), entry, destination[i])
+            return destination[: len(batch_indices)]
+
+        decode.is_parallel = True
+        return decode

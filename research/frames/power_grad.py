@@ -1,0 +1,134 @@
+"""Is one number larger than another? Runs against published rows, and seeds against seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from research.frames import Runs, word
+from research.frames.paired import paired
+
+ALPHA = "power_grad.alpha"
+SETTING = ("dataset", "model", "schedule", "smoothing", ALPHA)  # what makes a run the run of a published row
+FACTS = ("label", "top1", "correct", "images", "checkpoint", "recipe_is")  # of a published row; the rest is recipe
+OBSERVERS = {"power_grad", "logit_stats", "ema"}  # hooks that leave the training of a published row what it is
+
+
+def with_alpha(runs: Runs) -> Runs:
+    """``runs`` with two more columns: ``alpha`` (1 without PowerGrad) and ``network``.
+
+    ``network`` is the model and what else differs among the runs, other than seed, PowerGrad and observing hooks.
+    """
+    told = [
+        {k: v for k, v in changes.items() if k not in ("seed", "model") and k.partition(".")[0] not in OBSERVERS}
+        for changes in runs.changes()
+    ]
+    keys = dict.fromkeys(key for changes in told for key in changes)
+    differing = [key for key in keys if len({repr(changes.get(key)) for changes in told}) > 1]
+    names = []
+    for changes, model in zip(told, runs["model"], strict=True):
+        rest = [word(key.removeprefix("model_args."), changes[key]) for key in differing if key in changes]
+        names.append(" ".join([model, *rest]))
+    given = runs[ALPHA] if ALPHA in runs else pd.Series(np.nan, index=runs.index)
+    return runs.assign(alpha=given.astype(float).fillna(1.0), network=names)
+
+
+def several_alphas(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of networks trained with more than one alpha; all rows if there is no such network."""
+    several = table.groupby("network")["alpha"].transform("nunique") > 1
+    return table[several] if several.any() else table
+
+
+def binomial_error(top1: float, images: float) -> float:
+    """Standard error (percentage points) of an accuracy of ``top1`` percent measured on ``images`` images."""
+    return np.sqrt(top1 * (100 - top1) / images)
+
+
+def published_gains(published: pd.DataFrame) -> pd.DataFrame:
+    """Every published row with alpha != 1 against the row with alpha = 1 of the same setting.
+
+    Columns: label, schedule, alpha, baseline and top1 (percent), gain (points), error (its binomial standard error, the
+    two accuracies taken as independent), ratio = gain / error.
+    """
+    same = ["label", *(key for key in SETTING if key != ALPHA)]
+    plain = published[published[ALPHA] == 1].set_index(same)
+    found = published[published[ALPHA] != 1].join(plain[["top1", "images"]], on=same, rsuffix="_plain")
+    errors = [binomial_error(found[f"top1{end}"], found[f"images{end}"]) for end in ("", "_plain")]
+    found = found.assign(alpha=found[ALPHA], baseline=found["top1_plain"], gain=found["top1"] - found["top1_plain"])
+    found = found.assign(error=np.hypot(*errors), ratio=lambda frame: frame["gain"] / frame["error"])
+    columns = ["label", "schedule", "alpha", "baseline", "top1", "gain", "error", "ratio"]
+    return found[columns].reset_index(drop=True)
+
+
+def against_published(runs: Runs, published: pd.DataFrame) -> pd.DataFrame:
+    """Every published row beside every own run of the same dataset, model, schedule, smoothing and alpha.
+
+    Columns: label, schedule, alpha, published (percent); run, own (best top-1), difference = own - published, error
+    (the binomial standard error of the difference), and ``but``: what the run does not share with the published recipe,
+    or that it has not finished (then there is no difference). A row without a run of ours has none of these.
+    """
+    recipe = [key for key in published.columns if key not in (*FACTS, *SETTING)]
+    own = with_alpha(runs).assign(**{ALPHA: lambda frame: frame["alpha"]}).reset_index(drop=True)
+    rows = []
+    for _, row in published.iterrows():
+        shown = {"label": row["label"], "schedule": row["schedule"], "alpha": row[ALPHA], "published": row["top1"]}
+        matching = own[np.logical_and.reduce([own[key] == row[key] for key in SETTING])]
+        rows += [shown | _compared(run, row, recipe) for _, run in matching.iterrows()] or [shown]
+    columns = [*rows[0], *("run", "own", "difference", "error", "but")]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+
+
+def _compared(run: pd.Series, row: pd.Series, recipe: Sequence[str]) -> dict:
+    extra = set(filter(None, run["hooks"].split("+"))) - OBSERVERS
+    unlike = [word(key, run[key]) for key in recipe if key in run and pd.notna(run[key]) and run[key] != row[key]]
+    unlike += [word(key, run[key]) for key in run.index if key.startswith("model_args.") and pd.notna(run[key])]
+    unlike += sorted(extra)
+    shown = {"run": run["name"], "own": run["best_top1"], "but": ", ".join(unlike)}
+    if run["status"] != "finished":
+        return shown | {"but": ", ".join([f"{run['status']} at epoch {run['epoch']}", *unlike])}
+    metrics = Runs([run]).metrics
+    images = metrics.loc[(metrics["split"] == "val") & (metrics["metric"] == "images"), "value"].iloc[-1]
+    errors = binomial_error(run["best_top1"], images), binomial_error(row["top1"], row["images"])
+    return shown | {"difference": run["best_top1"] - row["top1"], "error": np.hypot(*errors)}
+
+
+def paired_differences(frame: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
+    """Mean of each of ``values`` by network and alpha, and its difference from alpha = 1 with equal seeds.
+
+    Columns: network, alpha, value, runs, mean, std; pairs (seeds trained with both), difference, error (standard error
+    of the mean difference over seeds), low and high (95 % by Student's t). Without a pair, or with one, what needs more
+    is nan. Seeds that were run twice count once, by their mean.
+    """
+    rows = []
+    for (network, alpha), group in frame.groupby(["network", "alpha"], sort=False):
+        plain = frame[(frame["network"] == network) & (frame["alpha"] == 1)]
+        for value in values:
+            ours, theirs = (part.groupby("seed")[value].mean().dropna() for part in (group, plain))
+            rows.append(
+                {"network": network, "alpha": alpha, "value": value, "runs": len(ours), "mean": ours.mean()}
+                | {"std": ours.std(), **paired(ours, theirs[:0] if alpha == 1 else theirs)}
+            )
+    return pd.DataFrame(rows)
+
+
+def markdown(differences: pd.DataFrame, digits: int = 2) -> str:
+    """What :func:`paired_differences` found, as a Markdown table."""
+    lines = [
+        "| network | alpha | measure | mean ± s.d. | n | difference to alpha = 1 ± s.e. | 95 % |",
+        "|" + " --- |" * 7,
+    ]
+    for row in differences.itertuples():
+        cells = [
+            row.network,
+            f"{row.alpha:g}",
+            row.value,
+            f"{row.mean:.{digits}f} ± {row.std:.{digits}f}",
+            f"{row.runs}",
+        ]
+        if row.pairs > 1:
+            cells += [f"{row.difference:+.{digits}f} ± {row.error:.{digits}f}"]
+            cells += [f"{row.low:+.{digits}f} to {row.high:+.{digits}f}"]
+        lines.append("| " + " | ".join([*cells, "", ""][:7]) + " |")
+    return "\n".join(lines)

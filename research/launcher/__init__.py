@@ -1,0 +1,1 @@
+"""Start a run on one or many processes, and follow it."""

@@ -1,0 +1,1 @@
+"""Figures and text as dated entries of the research log."""

@@ -1,0 +1,147 @@
+"""What runs were: the command that repeats them, when, where and by which code, their recipe and their teachers.
+
+Everything is read from the runs' folders: ``config.json``, ``env.json``, the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from research.config import Config
+from research.config.config import NOT_IDENTITY
+from research.files import read_json
+from research.frames import word
+from research.frames.groups import Group
+from research.runs.status import recorded
+
+TEACHER_OFF = 0.1  # points of top-1 between a teacher's run and what its students measure that are worth a word
+
+
+def command(changes: Mapping[str, Any]) -> str:
+    """The shell command that trains with these parameters, as :meth:`Runs.changes` has them."""
+    return shlex.join(["research", "train", *(f"{key}={_typed(value)}" for key, value in changes.items())])
+
+
+def _typed(value: Any) -> str:
+    """``value`` such that it is read back from a command line as it was."""
+    if value == "":
+        return "true"  # a hook with its defaults
+    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+
+
+def command_of(groups: Sequence[Group]) -> str:
+    """What was trained, the command with all that the groups share, and what each of them adds to it."""
+    shared = _shared(groups)
+    named = [
+        " and ".join(dict.fromkeys(str(v) for group in groups for v in group.runs[key])) for key in ("model", "dataset")
+    ]
+    seeds = sorted({int(seed) for group in groups for seed in group.runs["seed"]})
+    first = f"{' on '.join(named)}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}:"
+    parts = [first, "    " + command(shared | ({"seed": seeds[0]} if len(seeds) == 1 and seeds[0] else {}))]
+    added = [" ".join(f"{k}={_typed(v)}" for k, v in g.changes.items() if k not in shared) for g in groups]
+    if len(groups) > 1:
+        parts.append(f"and, in turn, with {'; '.join(f'`{words}`' if words else 'nothing more' for words in added)}.")
+    return "\n\n".join(parts)
+
+
+def _shared(groups: Sequence[Group]) -> dict[str, Any]:
+    first, *others = (group.changes for group in groups)
+    return {key: value for key, value in first.items() if all(found.get(key) == value for found in others)}
+
+
+def circumstances(groups: Sequence[Group]) -> str:
+    """How many runs, when, how long, where, by which code."""
+    sessions, count = sessions_of(groups), sum(len(group.runs) for group in groups)
+    seconds, memory = (pd.concat([group.results[key] for group in groups]) for key in ("seconds", "peak_memory"))
+    said = [f"{count} run{'s' * (count > 1)}"]
+    if seconds.sum() > 0:
+        each = f", {duration(seconds.median())} each (median)" if count > 1 else ""
+        said.append(f"{duration(seconds.sum())} of training and evaluating{each}")
+    if memory.notna().any():
+        said.append(f"{'at most ' * (memory.nunique() > 1)}{memory.max():.2g} GB of memory")
+    if sessions:
+        days = sorted({session["started"][:10] for session in sessions})
+        said.append(" to ".join(dict.fromkeys([days[0], days[-1]])))
+        said += [" and ".join(dict.fromkeys(_machine(session) for session in sessions))]
+        said += [_commits(sessions), " and ".join(dict.fromkeys(_versions(session) for session in sessions))]
+    return "; ".join(said) + "."
+
+
+def sessions_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What ``env.json`` says of every session of every run."""
+    return [each for group in groups for home in group.runs["dir"] for each in read_json(Path(home) / "env.json", [])]
+
+
+def _machine(session: Mapping[str, Any]) -> str:
+    processes, threads = session["processes"], session["threads"]
+    return f"{session['device']}, {processes} process{'es' * (processes > 1)} of {threads} thread{'s' * (threads > 1)}"
+
+
+def _commits(sessions: Sequence[Mapping[str, Any]]) -> str:
+    found = dict.fromkeys(session["commit"][:7] if session["commit"] else "unknown" for session in sessions)
+    changed = " with uncommitted changes" if any(session["uncommitted"] for session in sessions) else ""
+    return f"commit{'s' * (len(found) > 1)} {', '.join(found)}{changed}"
+
+
+def _versions(session: Mapping[str, Any]) -> str:
+    return ", ".join(
+        [f"Python {session['python']}", *(f"{p} {session['packages'].get(p)}" for p in ("torch", "numpy"))]
+    )
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def recipes(groups: Sequence[Group]) -> str:
+    """Where the runs depart from the recipe that they started from."""
+    lines = []
+    for recipe in sorted({name for group in groups for name in group.runs["recipe"] if name}):
+        using = [group for group in groups if recipe in set(group.runs["recipe"])]
+        plain, told = Config.load({"recipe": recipe}).to_dict(), {}
+        for config in (group.config for group in using):
+            for key, value in config.to_dict().items():
+                if key not in (*NOT_IDENTITY, "hooks", "seed", "model", "substitute") and value != plain[key]:
+                    told[word(key, value)] = plain[key]
+        departures = "; ".join(f"{now} (there {before})" for now, before in told.items())
+        lines.append(f"Recipe `{recipe}`{', except ' + departures if told else ', as it is'}.")
+    return "\n".join(lines)
+
+
+def teachers(groups: Sequence[Group]) -> str:
+    """Every teacher: its error as measured before its students began, and how it and they were trained."""
+    lines = []
+    for group in groups:
+        if "distill" not in group.runs["hooks"].iloc[0].split("+"):
+            continue
+        name = group.changes.get("distill.teacher", "")
+        rows = group.runs.metrics
+        top1 = rows.loc[(rows["split"] == "val_teacher") & (rows["metric"] == "top1"), "value"]
+        said = [
+            f"top-1 error {100 - top1.mean():.2f} % as measured by its students" if len(top1) else "not measured yet"
+        ]
+        place = Path(name) if Path(name).exists() else Path(group.runs["dir"].iloc[0]).parent / name
+        if name and (config := read_json(place / "config.json", {})):
+            best = recorded(place).get("best_top1")
+            if best and len(top1) and abs(top1.mean() - best) > TEACHER_OFF:
+                said.append(f"**{100 - best:.2f} % in its own run**")
+            cut = config["data_args"].get("cutout", 0), group.config.data_args.get("cutout", 0)
+            said.append(f"cutout {cut[0]} (students {cut[1]})")
+            said.append("itself distilled" if "distill" in config["hooks"] else "itself without a teacher")
+        lines.append(f"Teacher `{Path(name).name or 'own initial weights'}`: {', '.join(said)}.")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def began(directory: Path | str) -> str:
+    """When the run's first session started; before all others if it has not."""
+    sessions = read_json(Path(directory) / "env.json", [])
+    return sessions[0]["started"] if sessions else ""

@@ -1,0 +1,1 @@
+"""Parameters as a person types them, read and checked."""

@@ -1,0 +1,246 @@
+"""Run: one directory under runs/. Identity, status, metrics, random streams, and the live state of training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from research.config import Config
+from research.config.config import NOT_IDENTITY
+from research.errors import UsageError
+from research.files import write_atomic
+from research.runs.status import LOCK, recorded, status_of
+
+if TYPE_CHECKING:
+    from research.data.choice import Loader
+    from research.hooks import Hook
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "ffcv", "pandas", "papermill")
+
+
+class Run:
+    """A run on disk and, while it trains, its live state. Hooks may read everything here.
+
+    Random numbers: there is no generator whose state could be lost. Every draw comes from a stream named by what it
+    is for, seeded from the run's seed, so a resumed run draws what the uninterrupted one would have drawn.
+    """
+
+    # live state, set by train.fit
+    model: nn.Module  # the network itself; hooks may change or replace it in setup
+    network: nn.Module  # what the loop calls: the model, compiled and wrapped as configured
+    optimizer: torch.optim.Optimizer
+    criterion: Any  # (logits, targets) -> mean loss; hooks may replace it in setup
+    autocast: torch.autocast
+    scaler: torch.amp.GradScaler
+    train_loader: Loader
+    val_loader: Loader
+    hooks: dict[str, Hook]
+    sources: dict[Hook, dict[str, Any]]  # what they start from, see research.hooks.base.Source
+    device: torch.device
+    inputs: Tensor  # of the current micro-batch
+    logits: Tensor
+    targets: Tensor
+    rank: int = 0
+    world: int = 1
+    steps_per_epoch: int
+    epochs: int  # all of them, cool-down included
+    epoch: int = 0  # 0-based
+    batch: int = 0  # optimizer steps done in this epoch
+    step: int = 0  # optimizer steps done in all
+    best_top1: float = -math.inf  # percent, on the validation set
+    last_top1: float | None = None  # after the newest epoch
+    saved_at: float = 0.0  # time.monotonic() of the last checkpoint
+
+    def __init__(self, directory: str | os.PathLike, config: Config):
+        self.dir = Path(directory)
+        self.config = config
+
+    # -- the directory ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, config: Config) -> Run:
+        """The run that ``config`` defines: made now, or the existing one of the same identity.
+
+        Raises:
+            UsageError: the directory exists and holds something else.
+        """
+        run = cls(Path(config.runs).resolve() / config.run_name, config)
+        run.refuse_another()
+        try:
+            run.dir.mkdir(parents=True, exist_ok=True)
+            write_atomic(run.dir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(f"cannot write run directory {run.dir}: {error.strerror}; choose another runs=…") from None
+        return run
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike) -> Run:
+        """The run in ``directory``."""
+        path = Path(directory) / "config.json"
+        try:
+            given = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UsageError(f"{directory} is not a run: it has no config.json") from None
+        except ValueError as error:
+            raise UsageError(f"{path} is not valid JSON: {error}") from None
+        return cls(directory, Config.load(given))
+
+    def refuse_another(self) -> None:
+        """Raise UsageError when the directory holds anything but this run; reads only."""
+        if not (self.dir / "config.json").exists():
+            # another node may be making the same run right now: its config.json, under a hidden name at first
+            if self.dir.exists() and any(not p.name.startswith((".", "config.json")) for p in self.dir.iterdir()):
+                raise UsageError(f"{self.dir} exists but is not a run (no config.json); choose another name=…")
+            return
+        there = Run.open(self.dir).config
+        if there.identity == self.config.identity:
+            return
+        old, new = there.to_dict(), self.config.to_dict()
+        differing = [f"{k}: {old[k]} there, {new[k]} asked" for k in old if old[k] != new[k] and k not in NOT_IDENTITY]
+        raise UsageError(
+            f"run directory {self.dir} belongs to another configuration ({'; '.join(differing)}); choose another name=…"
+        )
+
+    @property
+    def name(self) -> str:
+        return self.dir.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.dir / "checkpoint"
+
+    @contextmanager
+    def alone(self, patience: float = 10.0) -> Iterator[None]:
+        """Hold the run for one training at a time; the operating system frees it however this process ends.
+
+        Waits ``patience`` seconds for another process, which may just have been killed, to be gone.
+        """
+        if self.rank:
+            yield
+            return
+        try:
+            with FileLock(self.dir / LOCK, timeout=patience):
+                yield
+        except Timeout:
+            raise UsageError(f"run {self.name} is being trained by another process") from None
+
+    @property
+    def row_due(self) -> bool:
+        """Whether a row of metrics ends with the step just done; only then do several ranks take checkpoints."""
+        return self.batch == self.steps_per_epoch or self.step % self.config.log_interval == 0
+
+    # -- status and metrics, written by rank 0 ------------------------------------------------------------------
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """How far the run is and how it ended, see :func:`research.runs.status.status_of`."""
+        return status_of(self.dir)
+
+    def set_status(self, status: str, **more: Any) -> None:
+        kept = {k: v for k, v in recorded(self.dir).items() if k not in ("message", "traceback")}
+        now = {"status": status, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        write_atomic(self.dir / "status.json", json.dumps(kept | now | more, indent=2) + "\n")
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.dir / "metrics.jsonl"
+
+    def log(self, split: str, **values: Any) -> None:
+        """Append one row to ``metrics.jsonl``; numbers that JSON does not know (nan, inf) become null."""
+        if self.rank:
+            return
+        row = {"split": split, "step": self.step, "epoch": self.epoch}
+        row |= {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps(row) + "\n")  # one write of one line: a reader sees whole rows
+
+    def note(self, text: str) -> None:
+        """Tell the user something: a row of the metrics, which a launcher shows, and a line of this process."""
+        if self.rank == 0:
+            self.log("note", text=text)
+            print(text, flush=True)
+
+    def diverged(self, what: str, step: int) -> UsageError:
+        """The error that ends a run whose ``what`` is no longer a number."""
+        return UsageError(
+            f"{what} at step {step} (epoch {self.epoch}) of run {self.name}; training stopped and the last checkpoint "
+            f"is kept: lower lr={self.config.lr:g}, or set warmup_epochs or clip_norm"
+        )
+
+    def record_environment(self) -> None:
+        """Add this session's versions and machine to ``env.json``."""
+        if self.rank:
+            return
+        path = self.dir / "env.json"
+        sessions = json.loads(path.read_text()) if path.exists() else []
+        write_atomic(path, json.dumps([*sessions, environment(self.device, self.world)], indent=2) + "\n")
+
+    # -- random streams -----------------------------------------------------------------------------------------
+
+    def seed_for(self, *names: object) -> int:
+        """A seed (63 bits) for the stream called ``names``, equal on every rank, machine and Python."""
+        text = "\0".join(map(str, (self.config.seed, *names)))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+    def generator(self, *names: object) -> torch.Generator:
+        """A CPU generator for ``names`` at this step: equal on all ranks and after a resume."""
+        return torch.Generator().manual_seed(self.seed_for("generator", self.step, *names))
+
+    def seed_everything(self, *names: object) -> None:
+        """Seed the global generators of Python, NumPy and torch for the stream called ``names``."""
+        seed = self.seed_for(*names)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for every idle accelerator
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)
+
+
+def environment(device: torch.device, world: int) -> dict[str, Any]:
+    """Versions, code and machine of this process."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "processes": world,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "command": sys.argv,
+    }
+
+
+@cache  # hundreds of runs in one process ask
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", Path(__file__).parent, *words], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

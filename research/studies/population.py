@@ -1,0 +1,187 @@
+"""Populations: many small networks at once, those of one shape as one computation, each an ordinary run.
+
+``fit_population(configs)`` gives what ``fit`` of every config gives: the same folders, rows of metrics, checkpoints and
+weights, equal up to rounding, so that either continues what the other began. Dense MLPs can be stacked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from research.config import Config
+from research.data.choice import make_loader
+from research.errors import Failure, UsageError
+from research.frames import load_runs
+from research.measures.ldi import Mode, ldi
+from research.models import MODELS
+from research.parameters.signatures import check_arguments
+from research.runs.network import build_network, pick_device
+from research.runs.run import Run
+from research.terminal import bar_interval, output_kind
+from research.training.checkpointing import report, resume
+from research.training.preflight import preflight
+from research.training.prepare import prepare
+from research.training.stacked import StackedTraining
+
+MODEL = "dense_mlp"
+MOST = 128  # networks of one stack: with more, the time for each no longer falls
+FREE = ("name", "runs", "recipe", "seed", "order_seed")  # what may differ between the networks of a stack,
+FREE_ARGS = ("tc", "link_seed")  # of the network's arguments too
+NEUTRAL = ("hooks", "accumulation", "clip_norm", "amp", "compile", "processes", "nodes")  # what a stack leaves out
+
+
+def fit_population(configs: Sequence[Config], ldi_modes: Sequence[Mode] = ()) -> list[Run]:
+    """Train the networks of ``configs`` in this process; their runs, in the same order.
+
+    Networks that differ in seeds, ``tc`` and ``link_seed`` only are one stack. Finished runs are skipped, interrupted
+    ones continue from their checkpoints. A network whose loss is no longer finite ends alone. Uses ``threads`` threads,
+    by default 1: layers this small gain nothing from more. Before that, LDI of each in ``ldi_modes``.
+
+    Raises:
+        UsageError: a config that cannot be stacked, data that is missing, a folder of another configuration, two
+            configs of one folder, or a run that is being trained elsewhere.
+        Failure: one line for every network that failed, after all others were trained.
+    """
+    groups = stackable(configs)
+    for group in groups:
+        preflight(group[0])
+    for config in configs:
+        Run(folder(config), config).refuse_another()
+    runs = [Run.create(config) for config in configs]
+    waiting = {run.dir: run for run in runs if run.status["status"] != "finished"}
+    failures: list[str] = []
+    with progress(list(waiting.values())) as bar, threads(configs[0].threads if configs else 0):
+        measure_ldi([run for run in runs if run.dir not in waiting], ldi_modes)
+        for group in groups:
+            left = [waiting[folder(config)] for config in group if folder(config) in waiting]
+            for at in range(0, len(left), MOST):
+                failures += fit_stack(left[at : at + MOST], ldi_modes, bar)
+    if failures:
+        raise Failure("\n".join(failures))
+    return runs
+
+
+def fit_stack(runs: Sequence[Run], ldi_modes: Sequence[Mode], bar: tqdm) -> list[str]:
+    """Train runs of one shape, those that stand at the same step together; what failed."""
+    failures: list[str] = []
+    with ExitStack() as held:
+        meters = {}
+        for run in runs:
+            held.enter_context(run.alone())
+            prepare(run)
+            meters[run] = resume(run)
+            report(run, meters[run])
+            bar.update(run.step)
+        measure_ldi(runs, ldi_modes)
+        for _, level in groupby(sorted(runs, key=position), key=position):
+            stack = StackedTraining(level := list(level), [meters[run] for run in level])
+            stack.train(bar)
+            failures += stack.failures
+        for run in runs:
+            run.train_loader.close()
+            run.val_loader.close()
+    return failures
+
+
+def measure_ldi(runs: Sequence[Run], modes: Sequence[Mode]) -> None:
+    """LDI of the networks of ``runs`` with their initial weights, over the validation set, as rows of their metrics.
+
+    For every mode and layer one row ``split="ldi"`` with ``mode``, ``layer`` and ``mean``, and then one without
+    ``layer`` that has ``mean``, ``std`` and ``pooled_std`` of all. Initial weights follow from the Config, so a run may
+    be trained, or not yet; what was measured before is not measured again.
+    """
+    inputs: dict[str, Tensor] = {}
+    missing = [(run, mode) for run in runs for mode in modes if not measured(run, mode)]
+    for trained, mode in tqdm(
+        missing, unit="network", desc="LDI", leave=False, mininterval=bar_interval(), disable=not missing
+    ):
+        config = trained.config
+        run = Run(trained.dir, config)  # at step 0
+        run.device = pick_device(config)
+        loader = make_loader(config, "val", device=run.device)
+        if (data := repr((config.dataset, config.data_args, config.data_root))) not in inputs:
+            inputs[data] = torch.cat([x for x, _ in loader])
+        loader.close()
+        build_network(run, loader.info.classes, loader.info.shape)
+        found = ldi(run.model, inputs[data], mode)
+        for layer, mean in enumerate(found.layers):
+            run.log("ldi", mode=mode, layer=f"layers.{layer}", mean=mean)
+        run.log("ldi", mode=mode, mean=found.mean, std=found.std, pooled_std=found.pooled_std)
+
+
+def measured(run: Run, mode: Mode) -> bool:
+    """Whether the metrics of ``run`` have its LDI."""
+    rows = load_runs(run.dir).metrics
+    rows = rows[(rows["split"] == "ldi") & (rows["metric"] == "pooled_std")]
+    return len(rows) > 0 and mode in set(rows["mode"])
+
+
+def stackable(configs: Sequence[Config]) -> list[list[Config]]:
+    """The configs in groups whose networks can be trained as one.
+
+    Raises:
+        UsageError: every reason why some cannot.
+    """
+    plain, problems, groups, folders = Config(), [], {}, set()
+    for config in configs:
+        if config.model != MODEL:
+            problems.append(f"model={config.model!r}: only {MODEL} networks can be trained together")
+            continue
+        for name in NEUTRAL:
+            if (given := getattr(config, name)) != (needed := getattr(plain, name)):
+                problems.append(f"{name}={given!r}: networks that are trained together need {name}={needed!r}")
+        if folder(config) in folders:
+            problems.append(f"{config.run_name}: this run is in the population twice")
+        folders.add(folder(config))
+        groups.setdefault(json.dumps(shared(config), sort_keys=True), []).append(config)
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    return list(groups.values())
+
+
+def shared(config: Config) -> dict[str, Any]:
+    """What is the same for all networks of a stack."""
+    args = {name: value for name, value in arguments(config).items() if name not in FREE_ARGS}
+    return {name: value for name, value in config.to_dict().items() if name not in FREE} | {"model_args": args}
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """The arguments of the network with their defaults filled in."""
+    return check_arguments("", MODELS[config.model], config.model_args)[0]
+
+
+def folder(config: Config) -> Path:
+    return Path(config.runs).resolve() / config.run_name
+
+
+def position(run: Run) -> int:
+    return run.step
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """PyTorch on ``count`` threads (0: one), and afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def progress(runs: Sequence[Run]) -> tqdm:
+    """A bar over the optimizer steps of all networks, with rate and time left."""
+    bar = tqdm
+    if output_kind() == "notebook":
+        from tqdm.notebook import tqdm as bar
+    steps = sum(run.config.total_epochs * (preflight(run.config).train // run.config.batch_size) for run in runs)
+    return bar(total=steps, unit="step", unit_scale=True, desc="population", mininterval=bar_interval())

@@ -1,0 +1,155 @@
+"""Studies: a YAML file as a list of checked runs.
+
+An example::
+
+    name: gram-k-small                    # first word of every run's name
+    notebook: train                       # the default
+    base: {dataset: digits}               # parameters of every run
+    runs: [{gram: false}, {gram: true}]   # alternatives; each goes through the whole grid
+                                          # or a mapping: {plain: {}, gram: {gram: true}} names them
+    grid: {lr: [0.1, 0.05]}               # every combination
+    seeds: [0, 1, 2]                      # the grid's last dimension
+    together: true                        # train all runs in one process, dense MLPs of one shape at once
+    ldi: [exact]                          # and measure the LDI of each before
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from research.config import Config
+from research.errors import UsageError
+from research.parameters.signatures import check_arguments
+from research.runs.status import status_of
+
+NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the YAML file may hold."""
+
+    name: Annotated[str, "first word of every run's name"]
+    notebook: Annotated[str, "what each run executes"] = "train"
+    base: Annotated[Mapping, "parameters of every run"] = field(default_factory=dict)
+    runs: Annotated[tuple[Mapping, ...] | Mapping, "alternatives, or name -> alternative, through the grid"] = ({},)
+    grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
+    seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
+    together: Annotated[bool, "train all runs in one process, dense MLPs of one shape at once, no notebooks"] = False
+    ldi: Annotated[tuple[Literal["exact", "reference", "post"], ...], "with together: measured of each before"] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a study: what varies, everything given, and the Config that makes."""
+
+    varied: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    config: Config
+
+    @property
+    def dir(self) -> Path:
+        return Path(self.config.runs).resolve() / self.config.run_name
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """How far the run is and how it ended, see :func:`research.runs.status.status_of`."""
+        return status_of(self.dir)
+
+    @property
+    def log(self) -> Path:
+        """What executing this point printed."""
+        return self.dir.parent / ".sweep" / f"{self.dir.name}.log"
+
+
+def read_study(path: str | Path) -> Study:
+    try:
+        given = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read study {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"study {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, Mapping):
+        raise UsageError(f"study {path}: expected a mapping with name, base, grid …")
+    values, problems = check_arguments("", Study, given)
+    if not problems:
+        study = Study(**values)
+        if not re.fullmatch(NAME, study.name):
+            problems.append(f"name={study.name!r}: letters, digits and .+-_ make the runs' folders")
+        if isinstance(study.runs, Mapping):
+            for name, alternative in study.runs.items():
+                if not re.fullmatch(NAME, str(name)) or not isinstance(alternative, Mapping):
+                    problems.append(f"runs.{name}={alternative!r}: expected a name for folders, and a mapping")
+        for key, choices in study.grid.items():
+            if not isinstance(choices, list) or not choices:
+                problems.append(f"grid.{key}={choices!r}: expected a list of values")
+        if study.ldi and not study.together:
+            problems.append(f"ldi={list(study.ldi)}: needs together=true")
+    if problems:
+        raise UsageError("\n".join(f"study {path}: {problem}" for problem in problems))
+    return study
+
+
+def expand(study: Study) -> list[Point]:
+    """Every point of the study, checked.
+
+    Raises:
+        UsageError: every problem of every point; two points that are the same run.
+    """
+    problems, points = [], {}
+    seeds = [{"seed": seed} for seed in study.seeds] or [{}]
+    combinations = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
+    named = isinstance(study.runs, Mapping)
+    alternatives = study.runs.items() if named else [("", alternative) for alternative in study.runs or ({},)]
+    for (name, alternative), combination, seed in itertools.product(alternatives, combinations, seeds):
+        varied = {**alternative, **combination, **seed}
+        given = {**study.base, **varied}
+        words = {**combination, **seed} if named else varied
+        if "name" in given:
+            problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
+        parts = [study.name, name, *(word(key, value) for key, value in words.items())]
+        given["name"] = "-".join(filter(None, parts))
+        try:
+            point = Point(varied, given, Config.load(given))
+        except UsageError as error:
+            problems += str(error).splitlines()
+            continue
+        if point.dir in points:
+            problems.append(f"{point.dir.name}: this run is in the study twice")
+        points[point.dir] = point
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    return list(points.values())
+
+
+def word(key: str, value: Any) -> str:
+    """A parameter as part of a folder's name: it depends on nothing else, so that a study may grow."""
+    name = key.replace(".", "-").replace("_", "-")
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    plain = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-")[:24]
+    if plain != text:  # something was lost: keep different values apart
+        plain += "-" + hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+    return f"{name}-{plain}"
+
+
+def table(points: list[Point]) -> str:
+    """One line a point: the run's name, what varies, and how far it is."""
+    lines = []
+    for point in points:
+        state = point.status
+        done = f" {state['epoch']}/{state['epochs']}" if "epochs" in state else ""
+        varied = " ".join(f"{key}={json.dumps(value)}" for key, value in point.varied.items())
+        lines.append((point.dir.name, varied, state["status"] + done))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

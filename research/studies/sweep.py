@@ -1,0 +1,223 @@
+"""Run a study here: each run a notebook of its own, several at a time; what is finished is skipped."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from research.errors import UsageError
+from research.processes import DIE_WITH_PARENT
+from research.studies.study import Point, Study, expand, read_study, table
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0  # for the checkpoints, when a sweep is interrupted
+
+
+def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
+    """Run the study in ``path``, ``jobs`` runs at a time, and return an exit code: 1 when some run failed.
+
+    Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
+    does not stop the others. Ctrl-C ends every child; the same command continues. A study ``together`` is trained in
+    this process, without notebooks; ``jobs`` does not matter.
+
+    Raises:
+        UsageError: every problem of the file and of any of its runs.
+    """
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: must be >= 1")
+    study = read_study(path)
+    points = expand(study)
+    print(table(points))
+    waiting = [point for point in points if point.status["status"] != "finished"]
+    print(f"{len(points)} runs, {len(points) - len(waiting)} finished, {len(waiting)} to run")
+    if study.together:
+        return fit_together(study, points, dry_run)
+    if dry_run or not waiting:
+        return 0
+    preflight(waiting)
+    with interruptible():
+        failed = execute_all(study.notebook, waiting, jobs)
+    for point in failed:
+        print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
+    """Train a study's networks in this process: dense MLPs as a population, all others one after another."""
+    from research.studies.population import MODEL, fit_population, stackable
+
+    stacked = [point.config for point in points if point.config.model == MODEL]
+    alone = [point for point in points if point.config.model != MODEL]
+    problems = [f"ldi={list(study.ldi)}: is measured of {MODEL} networks only"] if study.ldi and alone else []
+    for name, point in itertools.product(("processes", "nodes"), alone):
+        if (given := getattr(point.config, name)) > 1:
+            problems.append(f"{name}={given}: networks that are trained in one process need {name}=1")
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    waiting = [point for point in alone if point.status["status"] != "finished"]
+    if dry_run:
+        stackable(stacked)
+        return 0
+    preflight(waiting)
+    with interruptible():
+        if stacked:
+            fit_population(stacked, study.ldi)
+        failures = fit_each(waiting)
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def fit_each(points: list[Point]) -> list[str]:
+    """Train every point in this process, one after another; what failed, a line each."""
+    from research.runs.run import Run
+    from research.studies.population import threads
+    from research.training.loop import fit
+
+    failures = []
+    with tqdm(points, unit="run", desc="sweep", disable=not points) as bar:
+        for point in bar:
+            try:
+                with threads(point.config.threads):
+                    fit(Run.create(point.config))
+            except Exception as error:  # of one run; its status has the traceback, and the others go on
+                failures.append(f"{point.dir.name}: {' '.join(str(error).split()) or type(error).__name__}")
+                bar.write(f"FAILED   {point.dir.name}")
+            else:
+                bar.write(f"finished {point.dir.name}{outcome(point)}")
+    return failures
+
+
+def preflight(points: list[Point]) -> None:
+    """Look at data, devices and existing run directories, as each run would; nothing has been started yet."""
+    from research.runs.run import Run
+    from research.training.preflight import preflight as preflight_run
+
+    problems, looked = [], set()
+    for point in points:
+        config = point.config
+        data = (
+            config.dataset,
+            repr(config.data_args),
+            config.data_root,
+            config.loader,
+            config.batch_size,
+            config.device,
+        )
+        try:
+            Run(point.dir, config).refuse_another()
+            if data not in looked:
+                looked.add(data)
+                preflight_run(config)
+        except UsageError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
+    """Run every point, ``jobs`` at a time, under one bar; the points that failed."""
+
+    failed, queue, running = [], list(points), {}
+    already = {point.dir: point.status.get("epoch", 0) for point in points}
+    left = {point.dir: point.config.total_epochs - already[point.dir] for point in points}
+    settled = 0
+    with tqdm(total=sum(left.values()), unit="epoch", desc="sweep", mininterval=1.0) as bar:
+        try:
+            while queue or running:
+                for slot in [slot for slot in range(jobs) if slot not in running][: len(queue)]:
+                    point = queue.pop(0)
+                    running[slot] = (point, start(notebook, point, slot, jobs))
+                for slot in [slot for slot, (_, process) in running.items() if process.poll() is not None]:
+                    point, process = running.pop(slot)
+                    settled += left[point.dir]
+                    failed += [point] if process.returncode else []
+                    bar.write(f"{'FAILED  ' if process.returncode else 'finished'} {point.dir.name}{outcome(point)}")
+                now = settled + sum(point.status.get("epoch", 0) - already[point.dir] for point, _ in running.values())
+                bar.update(max(0, now - bar.n))
+                done = len(points) - len(queue) - len(running)
+                bar.set_postfix_str(f"{done}/{len(points)} runs, {len(failed)} failed", refresh=False)
+                time.sleep(POLL_SECONDS)
+        finally:
+            stop([process for _, process in running.values()])
+    return failed
+
+
+def start(notebook: str, point: Point, slot: int, jobs: int) -> subprocess.Popen:
+    """``research run`` for one point, in a process group of its own; what it prints goes to the point's log."""
+    words = [f"{key}={json.dumps(value)}" for key, value in point.parameters.items()]
+    if "threads" not in point.parameters:
+        words.append(f"threads={max(1, len(os.sched_getaffinity(0)) // (jobs * point.config.processes))}")
+    point.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(point.log, "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "research", "run", notebook, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | share_of_gpus(slot, jobs) | {DIE_WITH_PARENT: "SIGTERM"},
+            start_new_session=True,
+        )
+
+
+def stop(processes: list[subprocess.Popen]) -> None:
+    """Let every run write a checkpoint and end; no answer in time, or a second Ctrl-C, kills them."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    try:
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def share_of_gpus(slot: int, jobs: int) -> dict[str, str]:
+    """The GPUs that one of several jobs may use; nothing to say with one job or without GPUs."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if jobs == 1 or count < 2:
+        return {}
+    known = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = known if known != [""] else [str(index) for index in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[slot % count :: jobs])}
+
+
+def outcome(point: Point) -> str:
+    best = point.status.get("best_top1")
+    return "" if best is None else f"  best top-1 {best:.2f} %"
+
+
+def reason(point: Point) -> str:
+    """Why a point failed, in one line: what its run says, else the last line it printed."""
+    said = point.status.get("message") or point.log.read_text(errors="replace").strip()
+    return said.splitlines()[-1] if said else "no output"
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, and SIGINT also where a shell's ``&`` ignores it, end a sweep as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

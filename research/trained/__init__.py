@@ -1,0 +1,1 @@
+"""Trained networks: found, evaluated, counted, exported."""

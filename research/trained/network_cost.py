@@ -1,0 +1,108 @@
+"""The cost of the network that parameters of a run describe, without its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from research.config import Config
+from research.data.datasets import classes_and_shape, describe
+from research.errors import UsageError
+from research.layers.substitute import Report
+from research.measures.cost import Cost, count
+from research.models import create_model, known_for
+from research.runs.network import ScratchRun, build_network, network_of
+from research.training.prepare import weight_decays
+
+
+class NetworkCost(NamedTuple):
+    """What a configuration's network costs, and the distinct weight decays of its parameters, largest first."""
+
+    cost: Cost
+    decays: tuple[float, ...]
+
+
+def network_cost(config: Config) -> NetworkCost:
+    """The network that runs of ``config`` train, counted for one of its inputs; built on the CPU, without data.
+
+    Raises:
+        UsageError: a data set whose classes are counted on disk, or layers that have no counting rule.
+    """
+    # initial values change no count
+    return _network_cost(json.dumps(replace(config, seed=0, name="").to_dict()))
+
+
+@lru_cache(maxsize=64)
+def _network_cost(stored: str) -> NetworkCost:
+    config = Config.load(json.loads(stored))
+    classes, shape = classes_and_shape(config.dataset, config.data_args)
+    model = network_of(config, classes, shape, torch.device("cpu"))
+    decays = sorted(set(weight_decays(model, config).values()), reverse=True)
+    return NetworkCost(count(model, shape), tuple(decays))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The network with its own layers, and as the run's substitutes and methods change it."""
+
+    config: Config
+    input_shape: tuple[int, ...]
+    own: Cost
+    cost: Cost
+    report: Report | None
+
+    def table(self) -> Iterator[dict[str, Any]]:
+        """A row for every layer that has parameters or costs operations."""
+        for row in self.cost.rows:
+            if row.params or row.mult_adds:
+                g = row.geometry
+                yield {
+                    "layer": row.layer,
+                    "type": row.kind,
+                    "in": g.c_in if g else "",
+                    "out": g.c_out if g else "",
+                    "kernel": "x".join(map(str, g.kernel)) if g else "",
+                    "output": "x".join(map(str, row.output)) if row.output else "not used",
+                    "params": f"{row.params:,}",
+                    "nonzeros": f"{row.nonzeros:,}",
+                    "mult-adds": f"{row.mult_adds:,.0f}",
+                }
+
+
+def count_run(
+    given: Mapping[str, Any],
+    input_shape: tuple[int, ...] | None = None,
+    legacy: Collection[str] = (),
+    allow_ignored: bool = False,
+) -> Counted:
+    """Count the network that a run with the parameters ``given`` trains, substitutes, masks and tied weights included.
+
+    The input is that of the data set, if ``given`` names one, else of the data that the network is known for;
+    ``input_shape`` (C, H, W) wins. ``legacy`` and ``allow_ignored``: see :func:`research.measures.cost.count`.
+
+    Raises:
+        UsageError: wrong parameters, or a network that cannot be counted.
+    """
+    config = Config.load(given)
+    classes, shape = known_for(config.model)
+    if "dataset" in given:
+        data = describe(config.dataset)
+        classes, shape = data.classes or classes, data.shape
+    shape = tuple(input_shape or shape)
+    run = ScratchRun(Path(config.runs), config)
+    run.device = torch.device("cpu")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            plain = create_model(config.model, classes, shape, **config.model_args)
+            own = count(plain, shape, legacy, allow_ignored)
+            build_network(run, classes, shape)
+            cost = count(run.model, shape, legacy, allow_ignored)
+    except RuntimeError as error:
+        raise UsageError(f"model={config.model!r}: cannot take inputs of shape {shape}: {error}") from error
+    return Counted(config, shape, own, cost, run.substitution)

@@ -1,0 +1,92 @@
+"""Before the first step: data, model, hooks, criterion, optimizer, each after what it depends on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from research.config import Config
+from research.data.choice import make_loader
+from research.runs.network import build_network, pick_device
+from research.runs.run import Run
+from research.training.sources import load_sources
+
+AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def prepare(run: Run) -> None:
+    """Everything that training needs, in the order it may depend on."""
+    config = run.config
+    prepare_evaluation(run)
+    run.steps_per_epoch, run.epochs = len(run.train_loader), config.total_epochs
+    run.criterion = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
+    run.sources = load_sources(run)
+    for hook in run.hooks.values():
+        hook.setup(run)
+    run.model.to(run.device)  # with what the hooks put in
+
+    if run.world > 1 and config.sync_bn:
+        run.model = nn.SyncBatchNorm.convert_sync_batchnorm(run.model)
+    if config.channels_last:
+        run.model.to(memory_format=torch.channels_last)
+    run.optimizer = make_optimizer(run)
+    run.scaler = torch.amp.GradScaler(run.device.type, enabled=config.amp == "fp16")
+    run.network = wrap(run)
+    run.record_environment()
+
+
+def prepare_evaluation(run: Run) -> None:
+    """Device, data and the network, changed as the run's hooks change it: what it takes to evaluate weights."""
+    config = run.config
+    run.device = getattr(run, "device", None) or pick_device(config)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.deterministic
+
+    run.train_loader, run.val_loader = (
+        make_loader(config, split, run.rank, run.world, run.device) for split in ("train", "val")
+    )
+    info = run.train_loader.info
+    build_network(run, info.classes, info.shape)
+    run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
+
+
+def make_optimizer(run: Run) -> torch.optim.Optimizer:
+    """SGD or AdamW; parameters of equal weight decay are one group."""
+    config = run.config
+    by_decay: dict[float, list[nn.Parameter]] = {}
+    for parameter, decay in weight_decays(run.model, config).items():
+        by_decay.setdefault(decay, []).append(parameter)
+    groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in by_decay.items()]
+    common = {"lr": config.lr, "fused": run.device.type == "cuda"}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **common)
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **common)
+
+
+def weight_decays(model: nn.Module, config: Config) -> dict[nn.Parameter, float]:
+    """The weight decay of every trained parameter.
+
+    A module's ``decay_scale`` (parameter name -> factor) scales the decay of its own parameters. With
+    ``decay_norm_and_bias=False`` vectors (biases, normalisation) are not decayed, but those in a ``decay_scale`` that
+    are no bias are: weights that happen to be stored as a vector.
+    """
+    scaled = {
+        module.get_parameter(name): (scale, not name.endswith("bias"))
+        for module in model.modules()
+        for name, scale in getattr(module, "decay_scale", {}).items()
+    }
+    decays = {}
+    for p in filter(lambda p: p.requires_grad, model.parameters()):
+        scale, is_weight = scaled.get(p, (1.0, False))
+        decays[p] = config.weight_decay * scale if config.decay_norm_and_bias or p.ndim > 1 or is_weight else 0.0
+    return decays
+
+
+def wrap(run: Run) -> nn.Module:
+    """What the loop calls: the model, distributed and compiled as configured."""
+    network = run.model
+    if run.world > 1:
+        network = DistributedDataParallel(network, device_ids=[run.device] if run.device.type == "cuda" else None)
+    return torch.compile(network) if run.config.compile else network

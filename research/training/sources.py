@@ -1,0 +1,90 @@
+"""What methods start from, such as teachers or masks: found before a run is made, loaded before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from research.checkpoints import weights
+from research.config import Config
+from research.errors import UsageError
+from research.hooks import HOOKS, Hook, Source, SourceNetwork
+from research.models import check_model, known_for
+from research.models.libraries import PUBLISHED
+from research.runs.network import network_of
+from research.runs.run import Run
+from research.runs.stored import Stored, find_stored
+
+
+def check_sources(config: Config) -> None:
+    """Refuse, with a UsageError, what the methods of ``config`` are to start from where it is missing or unsuitable."""
+    for name, given in config.hooks.items():
+        for parameter, source in HOOKS[name](**given).sources(config).items():
+            find_source(f"{name}.{parameter}", source, config)
+
+
+def load_sources(run: Run) -> dict[Hook, dict[str, Any]]:
+    """What the methods of ``run`` start from, by method and parameter, see :class:`research.hooks.base.Source`."""
+    return {
+        hook: {
+            parameter: _load(f"{name}.{parameter}", source, run)
+            for parameter, source in hook.sources(run.config).items()
+        }
+        for name, hook in run.hooks.items()
+    }
+
+
+def find_source(key: str, source: Source, config: Config) -> Stored | None:
+    """The stored weights that ``source`` names, for a run with ``config``; none for a network that is not stored.
+
+    Raises:
+        UsageError: there is nothing there, it is the run itself, or it is a network without weights.
+    """
+    if source.wants == "network" and (not source.place or _library(source) in PUBLISHED):
+        return None
+    runs, path = Path(config.runs).resolve(), Path(source.place)
+    path = path if path.exists() or path.name != source.place else runs / path  # the name of a run
+    if path.resolve() == runs / config.run_name:
+        raise UsageError(f"{key}={source.place!r}: a run cannot start from itself")
+    if source.wants == "network" and not path.exists() and not check_model(source.place, {}):
+        raise UsageError(
+            f"{key}={source.place!r}: is a network's name, and untrained it cannot teach; give a run, a file of "
+            "weights, torchvision:NAME or timm:NAME"
+        )
+    assumed = {"dataset": config.dataset, "model": config.model, "model_args": config.model_args}
+    return find_stored(path, source.given, assumed, last=source.wants == "newest weights" and path.is_dir())
+
+
+def _library(source: Source) -> str:
+    return source.place.partition(":")[0]
+
+
+def _load(key: str, source: Source, run: Run) -> SourceNetwork | Mapping[str, Tensor]:
+    stored = find_source(key, source, run.config)
+    if source.wants == "initial weights":
+        info = run.train_loader.info
+        return network_of(stored.config, info.classes, info.shape, run.device).state_dict()
+    return _network(key, source, stored, run) if source.wants == "network" else stored.tensors
+
+
+def _network(key: str, source: Source, stored: Stored | None, run: Run) -> SourceNetwork:
+    info = run.train_loader.info
+    if stored:
+        config, origin = stored.config, f"{stored.config.model} of {stored.path}"
+    elif source.place:
+        config = Config.load({"model": source.place, "model_args": PUBLISHED[_library(source)]})
+        origin = f"{source.place} as published"
+        if (own := known_for(source.place)[0]) != info.classes:
+            raise UsageError(
+                f"{key}={source.place!r}: was published for {own} classes, the data has {info.classes}; give a run or "
+                "a file of weights that was trained on it"
+            )
+    else:
+        config, origin = run.config, "the run's own network as it was initialised, untrained"
+    network = network_of(config, info.classes, info.shape, run.device)
+    if stored:
+        weights.load_into(network, stored.tensors, f"{key}={source.place!r} for {info.classes} classes")
+    return SourceNetwork(network, origin)

@@ -1,0 +1,208 @@
+"""The training loop of a stack: what ``fit`` does for one run, for many runs of one shape at once.
+
+Everything that a run is on disk it is here too: each network has its own rows, best weights and checkpoints, written by
+the same functions. Only the steps between them are taken together. Times are shared out evenly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from research.data.memory_loader import side_by_side
+from research.errors import UsageError
+from research.models.stacked_mlp import StackedMLP, part, stack
+from research.runs.run import Run
+from research.training.checkpointing import checkpoint_due, keep_best, save
+from research.training.meter import Meter
+from research.training.outcome import record_failure
+from research.training.schedule import learning_rate
+
+
+class StackedTraining:
+    """Runs that stand at the same step, prepared and resumed, and their networks as one.
+
+    ``runs``, ``meters`` and the networks have the same N places. ``members`` are the runs that have not failed, by
+    place, and ``failures`` says what happened to the others. Data comes in K orders: 1 when all runs share it.
+    """
+
+    def __init__(self, runs: Sequence[Run], meters: Sequence[Meter]):
+        pairs = sorted(zip(runs, meters, strict=True), key=lambda pair: order(pair[0]))
+        self.runs, self.meters = map(list, zip(*pairs, strict=True))
+        self.members, self.failures = dict(enumerate(self.runs)), []
+        self.lead, self.clock = pairs[0]  # for what is the same for all: configuration, position, time
+        self.network = StackedMLP([run.model for run in self.runs])
+        self.optimizer = stacked_optimizer(self.network, self.runs)
+        by_order = {order(run): run.train_loader for run in self.runs}
+        evenly = len(set(Counter(map(order, self.runs)).values())) == 1
+        self.loaders = list(by_order.values()) if evenly else [run.train_loader for run in self.runs]
+        # (log_interval, N) and (N,); what the meters count in are their columns
+        self.losses = torch.stack([meter.losses for meter in self.meters], dim=1)
+        self.correct = torch.stack([meter.correct for meter in self.meters])
+        for place, meter in enumerate(self.meters):
+            meter.losses, meter.correct = self.losses[:, place], self.correct[place]
+
+    def train(self, bar: tqdm) -> None:
+        """Train from where the runs stand to their last epoch; ``bar`` counts optimizer steps of networks."""
+        with self.outcomes_recorded():
+            while self.members and self.lead.epoch < self.lead.epochs:
+                self.train_epoch(bar)
+                self.unstack()
+                for place, run in self.members.items():
+                    run.log("epoch", **self.meters[place].epoch_means())
+                top1 = self.evaluate()
+                for place, run in self.members.items():
+                    keep_best(run, top1[place])
+                for run, meter in zip(self.runs, self.meters, strict=True):
+                    run.epoch, run.batch = run.epoch + 1, 0
+                    meter.new_epoch()
+                self.save()
+                bar.write(self.summary())
+
+    def train_epoch(self, bar: tqdm) -> None:
+        """The rest of the current epoch, from batch ``lead.batch``."""
+        lead, config = self.lead, self.lead.config
+        for inputs, targets in self.clock.waiting_for(self.batches()):
+            lr = learning_rate(config, lead.step, lead.steps_per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            logits = self.network(inputs)
+            losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=config.smoothing).mean(1)
+            losses.sum().backward()  # each network gets the gradient of its own loss
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.count(losses.detach(), logits.detach(), targets)
+
+            if lead.row_due:
+                bar.update(self.clock.parts * len(self.members))
+                self.log_rows(lr)
+                if not self.members:
+                    return
+                if checkpoint_due(lead) and lead.batch < lead.steps_per_epoch:
+                    self.unstack()
+                    self.save()
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (K, B, F) and targets (N, B) of what is left of the epoch."""
+        for loader in self.loaders:
+            loader.set_epoch(self.lead.epoch, start=self.lead.batch)
+        orders = len(self.loaders)
+        for inputs, targets in side_by_side(self.loaders):
+            targets = targets.view(orders, -1)
+            yield inputs.reshape(*targets.shape, -1), targets.repeat_interleave(len(self.meters) // orders, dim=0)
+
+    def count(self, losses: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """One more step of every network; no host synchronisation."""
+        self.losses[self.clock.parts] = losses
+        self.correct += (logits.max(1).indices == targets).sum(1)  # argmax(1) is ten times as slow
+        for meter in self.meters:
+            meter.seen += targets.shape[1]
+            meter.parts += 1
+        for run in self.runs:
+            run.step, run.batch = run.step + 1, run.batch + 1
+
+    def log_rows(self, lr: float) -> None:
+        """A row of every network. One whose loss is not finite ends here."""
+        seconds, waited = time.perf_counter() - self.clock.row_started, self.clock.waited
+        for place, run in list(self.members.items()):
+            meter = self.meters[place]
+            meter.waited = waited / len(self.meters)
+            meter.row_started = time.perf_counter() - seconds / len(self.meters)
+            with self.isolated(place):
+                row, _ = meter.flush(run, wish=False)
+                run.log("train", lr=lr, **row)
+        for meter in self.meters:  # of networks that failed too
+            meter.seen = meter.parts = 0
+        self.clock.waited, self.clock.row_started = 0.0, time.perf_counter()
+
+    @torch.inference_mode()
+    def evaluate(self) -> list[float]:
+        """A row of ``val`` for every network, as :func:`research.measures.evaluate.evaluate` has it; top-1 by place."""
+        started, places, images = time.perf_counter(), len(self.meters), 0
+        sums = torch.zeros(3, places, dtype=torch.float64, device=self.lead.device)  # loss, top-1, top-5
+        for inputs, targets in self.lead.val_loader:
+            logits = self.network(inputs.flatten(1)[None]).mT
+            ranked = logits.topk(min(5, logits.shape[2])).indices == targets[:, None]
+            losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(places), reduction="none")
+            sums += torch.stack([losses.view(places, -1).sum(1), ranked[..., 0].sum(1), ranked.sum((1, 2))])
+            images += len(targets)
+        seconds = (time.perf_counter() - started) / places
+        loss, top1, top5 = (sums * torch.tensor([[1.0], [100.0], [100.0]]).to(sums) / images).tolist()
+        for place, run in self.members.items():
+            row = {"loss": loss[place], "top1": top1[place], "top5": top5[place], "images": images}
+            run.log("val", **row, seconds=seconds)
+        return top1
+
+    @torch.no_grad()
+    def unstack(self) -> None:
+        """Give every run its weights and the optimizer's state of them."""
+        for name, stacked in self.network.named_parameters():
+            for place, run in self.members.items():
+                own = run.model.get_parameter(name)
+                own.copy_(part(stacked[place], own.shape))
+                run.optimizer.state[own] = {
+                    key: (part(value[place], own.shape) if value.ndim else value).clone()
+                    for key, value in self.optimizer.state[stacked].items()
+                }
+
+    def save(self) -> None:
+        for place, run in list(self.members.items()):
+            with self.isolated(place):
+                save(run, self.meters[place])
+
+    @contextmanager
+    def isolated(self, place: int) -> Iterator[None]:
+        """What is wrong with one network ends that one and no other."""
+        try:
+            yield
+        except UsageError as error:
+            self.failures.append(str(error))
+            record_failure(self.members.pop(place), error)
+
+    @contextmanager
+    def outcomes_recorded(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            for run in self.members.values():
+                record_failure(run, error)
+            raise
+        for run in self.members.values():
+            run.set_status("finished")
+
+    def summary(self) -> str:
+        """How far these networks are, in a line."""
+        top1 = [run.last_top1 for run in self.members.values()]
+        shape = f"{len(self.runs)} networks of width {self.network.width} and depth {self.network.depth}"
+        results = f"val top-1 {min(top1):.2f} to {max(top1):.2f} %" if top1 else "all failed"
+        return f"{shape}: epoch {self.lead.epoch}/{self.lead.epochs}  {results}"
+
+
+def order(run: Run) -> int:
+    """The seed of the order of a run's data."""
+    return run.train_loader.share.seed
+
+
+def stacked_optimizer(network: StackedMLP, runs: Sequence[Run]) -> torch.optim.Optimizer:
+    """The optimizer of ``runs`` for all of their weights, with their states; its rule is the same for every number."""
+    optimizers = [run.optimizer for run in runs]
+    names = {parameter: name for name, parameter in runs[0].model.named_parameters()}
+    groups = [
+        group | {"params": [network.get_parameter(names[p]) for p in group["params"]], "fused": True}
+        for group in optimizers[0].param_groups
+    ]
+    optimizer = type(optimizers[0])(groups, lr=runs[0].config.lr)
+    for name, stacked in network.named_parameters():
+        states = [run.optimizer.state.get(run.model.get_parameter(name), {}) for run in runs]
+        optimizer.state[stacked] = {
+            key: stack([state[key] for state in states]) if value.ndim else value.clone()
+            for key, value in states[0].items()
+        }
+    return optimizer

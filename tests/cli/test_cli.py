@@ -1,0 +1,163 @@
+"""The command line: light, exact about mistakes, and everything the README types is accepted."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from research import cli
+from research.config import Config
+from research.errors import UsageError
+from research.hooks import HOOKS
+from research.notebooks.execute import find, read_parameters
+from research.parameters.assignments import parse_assignments
+from research.parameters.signatures import parameters_of
+from research.runs.run import Run
+from research.studies.study import expand, read_study
+
+PROJECT = REPOSITORY
+HEAVY = {"torch", "numpy", "pandas", "matplotlib", "numba", "ffcv", "timm", "torchvision", "papermill"}
+COMMANDS = ["", "run", "train", "sweep", "runs", "log", "data", "data write", "data verify", "data list", "doctor"]
+COMMANDS += ["parameters", "hooks", "recipes", "models", "evaluate"]
+
+
+def test_help_of_every_command_imports_nothing_heavy():
+    program = f"""
+import sys
+from research.cli import main
+for words in {[c.split() for c in COMMANDS]}:
+    try:
+        main([*words, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, words
+print("LOADED", *sorted({HEAVY} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+    assert done.stdout.count("usage: research") == len(COMMANDS)
+
+
+def test_mistakes_are_one_line_each_with_exit_code_2_and_create_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "epochs=0", "modle=resnet8", "dataset=digit"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in told)
+    for part in ("epochs=0", "did you mean 'model'", "did you mean 'digits'"):
+        assert sum(part in line for line in told) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["train", "epochs"], ["run", "no-such-notebook"], ["hooks", "no-such-hook"]])
+def test_each_mistake_names_the_value(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert words[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("raised", "code"), [(UsageError("no\nneither"), 2), (KeyboardInterrupt(), 130)])
+def test_exit_code_says_what_happened(raised, code, monkeypatch, capsys):
+    def fail(options):
+        raise raised
+
+    monkeypatch.setattr(cli, "show_runs", fail)
+    assert cli.main(["runs"]) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fail(options):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(cli, "show_runs", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["runs"])
+
+
+def test_closed_pipe_is_not_an_error_message():
+    done = subprocess.run(
+        f"{shlex.quote(sys.executable)} -m research parameters | head -1", shell=True, capture_output=True, text=True
+    )
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+def test_parameters_lists_every_field_as_it_is_typed(capsys):
+    assert cli.main(["parameters"]) == 0
+    told = capsys.readouterr().out
+    for name in Config.parameters():
+        assert re.search(rf"^{name}=", told, re.M)
+
+
+def test_hooks_lists_every_parameter_of_every_hook(capsys):
+    assert cli.main(["hooks"]) == 0
+    told = capsys.readouterr().out
+    for hook, owner in HOOKS.items():
+        assert f"{hook}: {owner.__doc__.strip().splitlines()[0]}" in told
+        for name in parameters_of(owner):
+            assert f"  {hook}.{name}=" in told
+
+
+def test_runs_shows_how_far_each_run_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    finished, _, killed = (Run.create(Config.load({"name": name})) for name in ("first", "second", "third"))
+    finished.set_status("finished", epoch=3, epochs=3, step=30, best_top1=97.25, last_top1=96.0, seconds=3661.2)
+    killed.set_status("running", epoch=1, epochs=3)
+    assert cli.main(["runs"]) == 0
+    header, first, second, third = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["run", "status", "epoch"]
+    assert first.split() == ["first", "finished", "3", "97.25", "1:01:01"]
+    assert second.split() == ["second", "created", "0"]
+    assert third.split() == ["third", "interrupted", "1"]
+
+
+def test_log_appends_below_what_was_written_by_hand(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("research-log.md").write_text("# Mine\n\nby hand\n")
+    assert cli.main(["log", "it works"]) == 0
+    kept = Path("research-log.md").read_text()
+    assert kept.startswith("# Mine\n\nby hand\n") and kept.rstrip().endswith("it works")
+    assert "research-log.md" in capsys.readouterr().out
+
+
+def documented_commands() -> list[str]:
+    """Every line of a shell block of the README and every command of the demo."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", (PROJECT / "README.md").read_text(), re.S)
+    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    demo = subprocess.run(["make", "-n", "-s", "demo", "INSTALLED="], cwd=PROJECT, capture_output=True, text=True)
+    lines += [line.strip() for line in demo.stdout.replace("\\\n", " ").splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith(("research ", "make "))))
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_command_is_accepted(line):
+    program, *words = shlex.split(line)
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.M)
+        assert {word for word in words if "=" not in word} <= set(targets)
+        return
+    options = cli.parser().parse_args(words)
+    given = parse_assignments(getattr(options, "assignments", []))
+    if options.command is cli.train:
+        Config.load(given)
+    elif options.command is cli.evaluate_weights:
+        Config.load(parse_assignments(word for word in options.words if "=" in word))
+    elif options.command is cli.run_notebook:
+        declared = read_parameters(find(options.notebook))
+        if "settings" in declared:
+            Config.load(given)
+        else:
+            assert set(given) <= set(declared)
+    elif options.command is cli.run_sweep:
+        assert (PROJECT / options.study).is_file()
+
+
+def test_documented_study_and_code_are_valid(tmp_path):
+    text = (PROJECT / "README.md").read_text()
+    (study,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    (tmp_path / "study.yaml").write_text(study)
+    assert len(expand(read_study(tmp_path / "study.yaml"))) == 12
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        compile(block, "README.md", "exec")

@@ -1,0 +1,114 @@
+"""Config: precedence, aliases, every problem at once, identity."""
+
+import json
+
+import pytest
+
+from research.config import Config
+from research.errors import UsageError
+from research.parameters.assignments import parse_assignments
+
+
+def problems(**given) -> list[str]:
+    with pytest.raises(UsageError) as refused:
+        Config.load(given)
+    return str(refused.value).splitlines()
+
+
+def test_later_sources_win_and_text_becomes_numbers():
+    config = Config.load({"lr": 0.5, "epochs": 3}, parse_assignments(["lr=1e-2", "milestones=[3, 5]", "amp=off"]))
+    assert (config.lr, config.epochs, config.milestones, config.amp) == (0.01, 3, (3, 5), "off")
+
+
+def test_every_problem_is_reported_at_once():
+    found = problems(lrr=1, epochs=0, lr=True, model="resnet81", dataset="digit", hooks={"gramm": {}})
+    assert len(found) == 6
+    assert "unknown parameter 'lrr'; did you mean 'lr'?" in found
+    assert "epochs=0: must be >= 1" in found
+    assert "lr=True: expected float" in found
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"model": "resnet21"}, "unknown model 'resnet21'; did you mean"),
+        ({"dataset": "digit"}, "unknown dataset 'digit'; did you mean 'digits'?"),
+        ({"recipe": "cifar-20"}, "unknown recipe 'cifar-20'; did you mean"),
+        ({"hooks": {"gramm": {}}}, "unknown hook 'gramm'; did you mean 'gram'?"),
+        ({"gram.kk": 1}, "unknown parameter 'gram.kk'; did you mean 'k'?"),
+        ({"gram.k": -1}, "gram.k=-1: must be > 0"),
+        ({"gram": 8}, "gram=8: expected true, false or parameters"),
+        ({"amp": "fp8"}, "amp='fp8': expected off | bf16 | fp16"),
+        ({"batch_size": 7, "processes": 2}, "batch_size=7: must divide into"),
+        ({"nodes": 2}, "nodes=2: needs rendezvous=host:port"),
+        ({"warmup_epochs": 10, "epochs": 10}, "warmup_epochs=10: must be below epochs=10"),
+        ({"min_lr": 1.0}, "min_lr=1: must not exceed lr=0.1"),
+        ({"milestones": [5, 3]}, "milestones=[5, 3]: must rise"),
+        ({"name": "a/b"}, "name='a/b': must be a plain folder name"),
+        ({"model_args": 3}, "model_args=3: expected a mapping"),
+        ({"c_type": "pearson"}, "c_type='pearson': expected 'nmi' followed by a number"),
+        ({"epochs": 2.5}, "epochs=2.5: expected int"),
+        ({"lr": "nan"}, "lr='nan': expected float"),
+    ],
+)
+def test_a_mistake_is_one_line_with_value_and_remedy(given, line):
+    (found,) = problems(**given)
+    assert found.startswith(line)
+
+
+def test_recipe_lies_below_what_the_user_says():
+    recipe = Config.load({"recipe": "cifar-200", "dataset": "cifar10"})
+    shorter = Config.load({"recipe": "cifar-200", "dataset": "cifar10", "epochs": 2})
+    assert recipe.epochs == 200 and shorter.epochs == 2
+    assert shorter.weight_decay == recipe.weight_decay == 5e-4
+
+
+def test_hooks_keep_their_order_and_take_defaults():
+    config = Config.load({"gram": True, "gram.k": 2}, {"gram.warmup": 0})
+    assert config.hooks["gram"]["k"] == 2 and config.hooks["gram"]["warmup"] == 0
+    assert Config.load({"gram.k": 2}, {"gram": False}).hooks == {}
+
+
+def test_seed_names_are_aliases():
+    assert Config.load({"gram": True, "c_type": "nmi2.5", "c_train_batches": 3}) == Config.load(
+        {"hooks": {"gram": {"k": 2.5, "batches": 3}}}
+    )
+    assert Config.load({"gpus": 0}).device == "cpu"
+
+
+def test_json_round_trip_is_exact():
+    config = Config.load({"gram.k": 2.5, "milestones": [1, 2], "schedule": "step", "data_args": {}})
+    assert Config.load(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_identity_ignores_defaults_and_place_but_nothing_else():
+    plain = Config.load({})
+    same = [{"lr": 0.1}, {"processes": 2}, {"name": "x"}, {"runs": "elsewhere"}, {"log_interval": 3}]
+    other = [{"lr": 0.2}, {"seed": 1}, {"gram": True}, {"smoothing": 0.1}, {"loader": "memory"}]
+    assert {Config.load(given).identity for given in same} == {plain.identity}
+    assert len({Config.load(given).identity for given in other} | {plain.identity}) == len(other) + 1
+
+
+def test_hook_defaults_do_not_change_identity():
+    assert Config.load({"gram": True}).identity == Config.load({"gram.k": 8}).identity
+
+
+def test_identity_of_known_runs_stays():
+    """These runs exist on users' disks: a new field with a neutral default must not orphan them."""
+    assert Config.load({}).identity == Config().identity
+    assert Config.load({"model": "resnet20", "dataset": "cifar10", "seed": 3}).identity == "9c3c7268f3ffcd96"
+
+
+def test_assignment_without_value_is_refused():
+    with pytest.raises(UsageError, match="'gram': expected key=value"):
+        parse_assignments(["gram"])
+
+
+def test_a_table_of_one_pair_is_not_read_as_a_time_of_day():
+    assert parse_assignments(["dsr.period=5:10", "lr_table=0:0.1", "name=a:b"]) == {
+        "dsr.period": "5:10",
+        "lr_table": "0:0.1",
+        "name": "a:b",
+    }
+    with pytest.raises(UsageError, match="dsr.period='5:10': epochs must start at 0"):
+        Config.load(parse_assignments(["dsr.period=5:10"]))

@@ -1,0 +1,217 @@
+"""Data sets: found in every accepted layout, refused with one clear line in any other."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from research.config import Config
+from research.data import arrays, folders, synthetic
+from research.data import choice as loaders
+from research.data.augment import held_out
+from research.data.choice import check
+from research.data.datasets import DATASETS, check_dataset
+from research.errors import UsageError
+
+
+@pytest.fixture
+def small_mnist():
+    """Images and labels of a tiny MNIST: 7 training and 5 test samples."""
+    random = np.random.default_rng(0)
+    return {
+        p: (random.integers(0, 256, (n, 28, 28), dtype=np.uint8), np.arange(n) % 10)
+        for p, n in (("train", 7), ("t10k", 5))
+    }
+
+
+def write_idx(folder, content, opener=open, suffix=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, (images, labels) in content.items():
+        for name, array in (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8))):
+            header = (0x800 + array.ndim).to_bytes(4, "big") + b"".join(s.to_bytes(4, "big") for s in array.shape)
+            with opener(folder / f"{prefix}-{name}-ubyte{suffix}", "wb") as file:
+                file.write(header + array.tobytes())
+
+
+def cifar_files(folder, count=4):
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in (*arrays.CIFAR10["train"], *arrays.CIFAR10["test"]):
+        data = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": list(range(count))}))
+    return data
+
+
+@pytest.mark.parametrize(
+    "place, opener, suffix", [("", open, ""), ("MNIST/raw", gzip.open, ".gz"), ("mnist", open, "")]
+)
+def test_mnist_is_read_from_idx_files_plain_or_compressed(tmp_path, small_mnist, place, opener, suffix):
+    write_idx(tmp_path / place, small_mnist, opener, suffix)
+    for split, prefix in (("train", "train"), ("val", "t10k")):
+        images, labels = arrays.read("mnist", tmp_path, split)
+        assert np.array_equal(images[..., 0], small_mnist[prefix][0])
+        assert np.array_equal(labels, small_mnist[prefix][1])
+
+
+@pytest.mark.parametrize(
+    "keys", [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")]
+)
+def test_mnist_is_read_from_npz_of_both_conventions(tmp_path, small_mnist, keys):
+    values = (*small_mnist["train"], *small_mnist["t10k"])
+    np.savez(tmp_path / "mnist.npz", **dict(zip(keys, values, strict=True)))
+    assert np.array_equal(arrays.read("mnist", tmp_path, "val")[0][..., 0], small_mnist["t10k"][0])
+
+
+def test_cifar_pickles_and_their_archive_give_the_same_pixels(tmp_path):
+    data = cifar_files(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "tar").mkdir()
+    with tarfile.open(tmp_path / "tar" / "cifar-10-python.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
+    for split, count in (("train", 20), ("val", 4)):
+        images, labels = arrays.read("cifar10", tmp_path, split)
+        again, _ = arrays.read("cifar10", tmp_path / "tar", split)
+        assert len(images) == len(labels) == count
+        assert np.array_equal(images, again)
+    assert np.array_equal(images[1, :, :, 2].reshape(-1), data[1, 2048:])
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    cifar_files(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UsageError, match="system does not belong in a CIFAR file"):
+        arrays.read("cifar10", tmp_path, "val")
+
+
+def test_truncated_files_are_named(tmp_path, small_mnist):
+    write_idx(tmp_path, small_mnist)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="t10k-images-idx3-ubyte is truncated: 3,919 of 3,920 bytes"):
+        check(Config(dataset="mnist", data_root=str(tmp_path), batch_size=2))
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path, small_mnist):
+    small_mnist["train"][1][0] = 11
+    write_idx(tmp_path, small_mnist)
+    with pytest.raises(UsageError, match=r"labels up to 11; expected 0\.\.9"):
+        arrays.read("mnist", tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "imagenet", "imagefolder"])
+def test_missing_data_says_what_would_fix_it(tmp_path, name):
+    config = Config(dataset=name, data_root=str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=f"{name}: no folder '.*nowhere'; give data_root=FOLDER"):
+        check(config)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "imagenet"])
+def test_a_wrong_layout_says_what_was_found_and_what_was_expected(tmp_path, name):
+    (tmp_path / "holiday.txt").write_text("x")
+    with pytest.raises(UsageError, match="found holiday.txt.*expected"):
+        check(Config(dataset=name, data_root=str(tmp_path)))
+
+
+def test_the_data_root_falls_back_to_the_environment(tmp_path, small_mnist, monkeypatch):
+    write_idx(tmp_path / "mnist", small_mnist)
+    monkeypatch.setenv("RESEARCH_DATA", str(tmp_path))
+    loaders._images.cache_clear()
+    assert check(Config(dataset="mnist", batch_size=2)).train == 7
+
+
+def test_digits_are_split_evenly_over_the_classes_and_the_parts_are_disjoint():
+    _, labels = synthetic.digits()
+    held = held_out(labels)
+    for digit in range(10):
+        of_digit = labels == digit
+        assert abs(held[of_digit].sum() - of_digit.sum() / 5) <= 1
+    info = check(Config())
+    assert (info.train, info.val, info.shape, info.classes) == (1438, 359, (1, 8, 8), 10)
+
+
+# sha256 of the label strings written by the reference implementation of NN-Mass
+PUBLISHED_LABELS = {
+    (12000, 1): "ce613f78960c478fccb8bf1e5d80aea001fe4fcacecd3995bcff29f682ffb04a",
+    (12000, 2): "c7655d055bd7659c96cb12448fc3e6d6d47798cdcec03367a0063e91efd1eb1e",
+    (1200, 10): "aa20902a521442788764f1c7794184742b5111ea9f299a4d1a7d60a253e58fee",
+}
+
+
+@pytest.mark.parametrize("count, num_seg", PUBLISHED_LABELS)
+def test_segment_labels_equal_the_published_ones(count, num_seg):
+    text = "".join(map(str, synthetic.labels(count, num_seg)))
+    assert hashlib.sha256(text.encode()).hexdigest() == PUBLISHED_LABELS[count, num_seg]
+
+
+@pytest.mark.parametrize("kind", ["linear", "circle"])
+@pytest.mark.parametrize("split, per_bin", [("train", 100), ("val", 10)])
+def test_generated_points_lie_in_their_bins(kind, split, per_bin):
+    points = synthetic.points(kind, split)
+    place = points[:, 0] if kind == "linear" else np.hypot(*points.T)
+    assert points.shape == (120 * per_bin, 2)
+    assert np.array_equal(np.floor(place * 1.2), np.arange(120).repeat(per_bin))
+    assert not set(map(tuple, synthetic.points(kind, "train"))) & set(map(tuple, synthetic.points(kind, "val")))
+
+
+def test_generated_sets_are_written_in_the_published_format(tmp_path):
+    synthetic.write_csv(tmp_path)
+    assert np.array_equal(np.loadtxt(tmp_path / "test_circle.csv", delimiter=","), synthetic.points("circle", "val"))
+    assert (tmp_path / "train_linear.csv").stat().st_size == 12000 * len(
+        "1.234567890123456789e+01,1.234567890123456789e+01\n"
+    )
+
+
+def test_every_data_set_accepts_its_own_defaults():
+    for name in DATASETS:
+        assert check_dataset(name, {}) == []
+
+
+@pytest.mark.parametrize(
+    "name, given, problem",
+    [
+        ("cifar", {}, "did you mean 'cifar1"),
+        ("cifar10", {"paddin": 4}, "did you mean 'padding'"),
+        ("cifar10", {"padding": -1}, "must be >= 0"),
+        ("cifar10", {"crop": "padd"}, "did you mean 'pad'"),
+        ("cifar10", {"image_size": 64}, "image_size must be 32"),
+        ("imagenet", {"crop": "pad"}, "use crop=resized"),
+        ("imagenet", {"image_size": 0}, "give the side"),
+        ("imagenet", {"eval_resize": 200}, "must be at least image_size=224"),
+        ("imagenet", {"scale": [0.5, 0.1]}, "smallest <= largest"),
+        ("linear", {"flip": True}, "num_seg"),
+        ("circle", {"num_seg": 0}, "must be >= 1"),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_the_limit_or_nearest_name(name, given, problem):
+    (line,) = check_dataset(name, given)
+    assert problem in line and "\n" not in line
+
+
+def test_unmatched_validation_classes_are_refused(tmp_path):
+    for path in ("train/a/1.png", "val/b/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"")
+    with pytest.raises(UsageError, match="val/ has classes that train/ lacks: b"):
+        folders.find("imagefolder", tmp_path)
+
+
+def test_packs_of_real_data_are_usable(shared_data):
+    images, labels = arrays.read("mnist", shared_data, "train")
+    assert labels[:5].tolist() == [5, 0, 4, 1, 9] and images.shape == (60000, 28, 28, 1)
+    images, labels = arrays.read("cifar10", shared_data, "val")
+    assert np.bincount(labels).tolist() == [1000] * 10 and images.shape == (10000, 32, 32, 3)
+    zipped = folders.find("imagenet", shared_data / "imagenet-sample-160.zip")
+    assert {split: len(pictures) for split, pictures in zipped.items()} == {"train": 800, "val": 200}
+    assert len(zipped["train"].classes) == 1000
+    assert io.BytesIO(zipped["train"].read(zipped["train"].files[0])).read(2) == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "imagenet", "imagefolder"])
+def test_a_file_where_a_folder_was_meant_is_told_so(tmp_path, name):
+    (tmp_path / "thesis.pdf").write_bytes(b"%PDF")
+    config = Config.load({"dataset": name, "data_root": str(tmp_path / "thesis.pdf"), "model": "resnet18"})
+    with pytest.raises(UsageError, match=r"found a file\); expected"):
+        check(config)

@@ -1,0 +1,171 @@
+"""Frames of sparse training count what the masks hold, and figures draw what is in them."""
+
+import math
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from research import load_runs
+from research.errors import UsageError
+from research.figures.sparsity import coverage_and_survival, density_by_layer, error_against_density, reallocation
+from research.frames.sparse import (
+    beside_published,
+    densities_over_time,
+    events,
+    markdown,
+    network_history,
+    published_sparse,
+    sparse_points,
+    summary,
+)
+from research.runs.run import Run
+from research.training.loop import fit
+
+WEIGHTS = 64 * 300 + 300 * 100 + 100 * 10  # of the digits' LeNet-300-100, which has 410 biases
+DSR = {"sparsity": 0.9, "period": "3", "k": 300, "threshold": 0.02}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of DSR and one run each of other methods, two epochs of 11 steps."""
+    from research.config import Config
+
+    folder = tmp_path_factory.mktemp("sparse") / "runs"
+    base = {"dataset": "digits", "model": "mnist_mlp", "epochs": 2, "lr": 0.05, "device": "cpu", "threads": 1}
+    base |= {"runs": str(folder), "model_args": {"batch_norm": False}}
+    for name, given in {
+        "dense": {},
+        "small": {"model_args": {"batch_norm": False, "hidden": [20, 10]}},
+        "er": {"hooks": {"static_sparse": {"sparsity": 0.9, "distribution": "er"}}},
+        "static": {"hooks": {"static_sparse": {"sparsity": 0.9}}},
+        "prune": {"hooks": {"prune": {"sparsity": 0.9, "iterations": 4}}},
+        "tied": {"hooks": {"tied": {"sparsity": 0.9}}},
+        "dsr-0": {"hooks": {"dsr": DSR}},
+        "dsr-1": {"hooks": {"dsr": DSR}, "seed": 1},
+    }.items():
+        fit(Run.create(Config.load(base | {"name": name} | given)))
+    return load_runs(folder)
+
+
+@pytest.fixture(scope="module")
+def results(runs):
+    return summary(sparse_points(runs)).set_index("configuration")
+
+
+def test_configurations_are_named_by_method_sparsity_and_what_else_differs(results):
+    assert list(results.index) == [
+        "dense",
+        "small dense hidden=[20, 10]",
+        "static sparse 0.9 distribution=er",
+        "static sparse 0.9",
+        "DSR 0.9",
+        "pruning 0.9",
+        "tied 0.9",
+    ]
+    assert results.loc["DSR 0.9", "n"] == 2 and results["n"].sum() == 8
+
+
+def test_learnable_parameters_are_active_weights_bank_values_and_all_that_is_dense(results):
+    kept = 1920 + 3000 + 100 + 410
+    small = 64 * 20 + 20 * 10 + 10 * 10 + 40
+    expected = {"dense": WEIGHTS + 410, "small dense hidden=[20, 10]": small, "DSR 0.9": kept, "tied 0.9": kept}
+    expected |= {"static sparse 0.9": kept, "pruning 0.9": kept}
+    assert results["params"][list(expected)].to_dict() == expected
+    assert results["density"].to_dict() == pytest.approx((100 * results["params"] / (WEIGHTS + 410)).to_dict())
+
+
+def test_masks_leave_the_operations_of_the_dense_network_and_say_what_zeros_would_save(results):
+    masked = ["static sparse 0.9", "DSR 0.9", "pruning 0.9", "tied 0.9"]
+    assert (results["mult_adds"][masked] == results["mult_adds"]["dense"]).all()
+    dense, static = results.loc["dense"], results.loc["static sparse 0.9"]
+    assert dense["sparse_mult_adds"] == dense["mult_adds"] == WEIGHTS + 410 + 400  # a ReLU costs 1 an element
+    assert static["sparse_mult_adds"] == pytest.approx(0.1 * (WEIGHTS + 410) + 400)
+    assert results["sparse_mult_adds"]["tied 0.9"] == dense["mult_adds"]
+    assert (results["step_ms"] > 0).all()
+
+
+def test_layers_start_at_their_first_masks_and_keep_the_sum(runs):
+    layers = densities_over_time(runs)
+    dsr = layers[layers["run"] == "dsr-0"]
+    assert set(dsr.loc[dsr["trained"] == 0, "density"]) == {0.1}
+    assert set(dsr["trained"]) == {0, 1, 2} and set(dsr.groupby("trained")["active"].sum()[1:]) == {5020}
+    assert (layers.loc[(layers["run"] == "prune") & (layers["trained"] == 0), "density"] == 1).all()
+
+
+def test_coverage_and_survival_count_from_the_first_masks_on(runs):
+    history = network_history(runs).set_index(["run", "trained"])
+    assert (history.loc["prune", "coverage"] == 1).all()  # everything was active once
+    assert history.loc[("prune", 2), "survived"] == pytest.approx(5020 / WEIGHTS)
+    assert (history.loc["static", ["kept", "survived"]] == 1).all().all()
+    assert history.loc["static", "coverage"].tolist() == pytest.approx([5020 / WEIGHTS] * 2)
+    killed = events(runs).query("run == 'dsr-0' and epoch == 0")["pruned"]
+    first = history.loc[("dsr-0", 1)]
+    assert 1 - killed.sum() / 5020 <= first["survived"] == first["kept"] < 1
+    # what grows in the first event was never active, what grows later may have been
+    assert 5020 + killed.iloc[0] <= round(first["coverage"] * WEIGHTS) <= 5020 + killed.sum()
+
+
+def test_events_carry_thresholds_and_what_was_asked_for(runs):
+    found = events(runs)
+    dsr = found[found["run"] == "dsr-0"].sort_values("step")
+    assert dsr["step"].tolist() == [4, 7, 10, 13, 16, 19, 22] and set(dsr["k"]) == {300.0}
+    assert dsr["next_threshold"].tolist()[:-1] == dsr["threshold"].tolist()[1:]
+    assert (dsr["pruned"] == dsr["grown"]).all()
+    assert found.loc[found["run"] == "prune", "k"].isna().all()
+
+
+def test_published_sizes_are_those_of_the_paper():
+    known = published_sparse()
+    sizes = known.set_index(["method", "model", "sparsity"]).sort_index()["params"]
+    assert set(sizes["dsr", "mnist_mlp", 0.98]) == {6_144} and set(sizes["dsr", "mnist_mlp", 0.99]) == {3_482}
+    assert abs(sizes["dsr", "wrn-28-2", 0.9].min() - 161_229) < 100  # every layer's count is rounded down there
+    assert abs(sizes["dsr", "resnet50", 0.8].min() - 7_377_320) < 1_000
+    assert len(published_sparse(verified=False)) - len(known) == 22
+    assert set(published_sparse(["wrn-28-2"])["model"]) == {"wrn-28-2"}
+
+
+def test_results_stand_beside_published_ones_of_equal_method_and_sparsity():
+    rows = {"configuration": ["a", "b", "c", "d"], "method": ["dsr", "small", "static_sparse", "dense"]}
+    rows |= {
+        "dataset": ["mnist"] * 4,
+        "model": ["mnist_mlp"] * 4,
+        "sparsity": [0.98, math.nan, 0.98, math.nan],
+        "density": [2, 1.98, 2, 100],
+    }
+    rows |= {"distribution": ["uniform", "uniform", "er", "uniform"], "epochs": [3] * 4, "n": [1] * 4}
+    table = pd.DataFrame(rows | {"top1": [95.0] * 4, "std": [math.nan] * 4})
+    beside = beside_published(table, published_sparse())
+    found = beside.groupby("configuration")["top1 published"].apply(list).to_dict()
+    assert found == {"a": [95.073, 94.317, 98.14], "b": [92.067], "d": [98.237, 98.69]}
+    assert beside_published(table.assign(dataset="digits"), published_sparse()).empty
+    more = dict.fromkeys(["params", "mult_adds", "sparse_mult_adds", "step_ms"], 1.0)
+    lines = markdown(table.assign(**more), published_sparse()).splitlines()
+    assert lines[3].startswith("| b | 1 | 95.00 | 92.07 ± 0.48 (3) | 1 | 1.98 |") and len(lines) == 6
+
+
+def test_every_figure_draws_its_frame(runs):
+    points = sparse_points(runs)
+    figure = error_against_density(points, published_sparse(["mnist_mlp"]).assign(dataset="digits"))
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log" and len(axis.containers) == 7
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"DSR", "tied", "own, Erdos-Renyi", "published, other epochs"} <= labels
+    by_layer = density_by_layer(densities_over_time(runs))
+    assert {a.get_title() for a in by_layer.axes} == {"DSR 0.9", "pruning 0.9"}
+    assert len(reallocation(events(runs)).axes[0].lines) == 2  # a line a run
+    shares = coverage_and_survival(network_history(runs))
+    assert [len(a.lines) for a in shares.axes] == [5 - 1] * 3
+    assert all(isinstance(each, Figure) for each in (figure, by_layer, shares))
+
+
+def test_what_cannot_be_drawn_is_said(runs):
+    static = runs[runs["name"] == "static"]
+    with pytest.raises(UsageError, match="no run has had a rewiring event"):
+        events(static)
+    with pytest.raises(UsageError, match="no layer changes its density"):
+        density_by_layer(densities_over_time(static))
+    with pytest.raises(UsageError, match="no event has a threshold"):
+        reallocation(events(runs[runs["name"] == "prune"]))
+    with pytest.raises(UsageError, match="no run has finished an epoch with masks"):
+        densities_over_time(runs[runs["name"] == "dense"])

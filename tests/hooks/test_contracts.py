@@ -1,0 +1,89 @@
+"""What every hook promises, checked over HOOKS: a new method is tested here without a line being added."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import TESTS, Killed, assert_same_run, companies, rows, weights
+
+from research.config import Config
+from research.errors import UsageError
+from research.hooks import HOOKS
+from research.parameters.signatures import parameters_of
+from research.runs.run import Run
+from research.training.loop import fit
+
+every_hook = pytest.mark.parametrize("name", HOOKS)
+SMALL = {"model": "resnet8", "batch_size": 256, "checkpoint_minutes": 0, "log_interval": 2}
+
+
+def trained(config) -> Run:
+    return fit(Run.create(config))
+
+
+@every_hook
+def test_hook_documents_itself_and_annotates_every_parameter(name):
+    assert inspect.getdoc(HOOKS[name])
+    for parameter in parameters_of(HOOKS[name]).values():
+        assert not parameter.required, f"{name}=true must be enough"
+        assert parameter.help, f"{name}.{parameter.name} needs a meaning: Annotated[type, Range(...), 'meaning']"
+
+
+@every_hook
+def test_neutral_settings_leave_training_bit_identical(name, tiny):
+    plain = trained(tiny(**SMALL, name="plain"))
+    neutral = trained(tiny(**SMALL, name="neutral", hooks={name: dict(HOOKS[name].neutral)}))
+    assert weights(plain).keys() == weights(neutral).keys()
+    for key, weight in weights(plain).items():
+        assert torch.equal(weight, weights(neutral)[key]), key
+    assert rows(plain) == [row for row in rows(neutral) if row["split"] in ("train", "epoch", "val")]
+
+
+@every_hook
+def test_hook_resumes_bit_exactly(name, tiny, power_cut):
+    hooks = {name: dict(HOOKS[name].exercise), "power_cut": {}}
+    whole = trained(tiny(**SMALL, name="whole", hooks=hooks))
+    power_cut.at = 7  # in the second epoch
+    config = tiny(**SMALL, name="cut", hooks=hooks)
+    with pytest.raises(Killed):
+        trained(config)
+    assert_same_run(whole, trained(config))
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("names", companies(), ids="-".join)
+def test_hooks_compose(names, order, tiny):
+    hooks = {name: dict(HOOKS[name].exercise) for name in names[::order]}
+    assert trained(tiny(**SMALL, epochs=2, hooks=hooks)).status["status"] == "finished"
+
+
+@pytest.mark.parametrize("kind", sorted({hook.exclusive for hook in HOOKS.values()} - {""}))
+def test_hooks_of_one_exclusive_kind_are_refused_together(kind):
+    names = [name for name in HOOKS if HOOKS[name].exclusive == kind]
+    for name, other in zip(names, names[1:], strict=False):
+        with pytest.raises(UsageError, match=f"{other}: cannot run together with {name}: both decide the {kind}"):
+            Config.load({"hooks": {name: {}, other: {}}})
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory) -> dict[str, Run]:
+    """A run with each hook, all trained by one pair of processes."""
+    common = SMALL | {"epochs": 2, "processes": 2, "device": "cpu", "runs": str(tmp_path_factory.mktemp("ranks"))}
+    exercises = {name: {"name": name, "hooks": {name: dict(hook.exercise)}} for name, hook in HOOKS.items()}
+    runs = {name: Run.create(Config.load(common, given)) for name, given in exercises.items()}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = TESTS / "ranks.py"
+    directories = [run.dir for run in runs.values()]
+    subprocess.run([*torchrun, program, *directories], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return runs
+
+
+@every_hook
+def test_all_ranks_end_with_the_same_weights_and_hook_state(name, on_two_ranks):
+    one, two = (torch.load(on_two_ranks[name].dir / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one.keys() == two.keys()
+    for key in one:
+        assert torch.equal(one[key], two[key]), key

@@ -1,0 +1,41 @@
+"""The sparsity notebook, executed: with runs of several methods, and with none."""
+
+import re
+
+import nbformat
+from conftest import cells
+
+from research.notebooks.execute import execute
+from research.runs.run import Run
+from research.training.loop import fit
+
+METHODS = {
+    "dense": {},
+    "dsr": {"dsr": {"sparsity": 0.9, "period": "3", "k": 200, "threshold": 0.01}},
+    "prune": {"prune": {"sparsity": 0.9, "iterations": 4}},
+    "tied": {"tied": {"sparsity": 0.9}},
+}
+
+
+def test_without_runs_it_shows_what_was_published(here, monkeypatch, capsys):
+    names = cells("analysis/sparsity", monkeypatch)
+    text = capsys.readouterr().out
+    assert "no folder of runs at runs. What needs runs is left out below." in text
+    assert re.findall("^(?:mnist_mlp|wrn-28-2|resnet50)$", text, re.M) == ["mnist_mlp", "wrn-28-2", "resnet50"]
+    assert text.count(": no runs.") == 4 and names["drawn"] == []
+    assert not (names["known"]["verification"] == "unverified").any()
+    assert list(here.iterdir()) == []
+
+
+def test_runs_of_several_methods_become_every_figure_and_one_entry(here, tiny):
+    for name, hooks in METHODS.items():
+        for seed in (0, 1) if name == "dsr" else (0,):
+            fit(Run.create(tiny(name=f"{name}-{seed}", epochs=1, seed=seed, hooks=hooks)))
+    done = execute("analysis/sparsity", {"log": "log.md", "folder": "kept"}, progress=False)
+    outputs = [output for cell in nbformat.read(done, 4).cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    log = (here / "log.md").read_text()
+    links = re.findall(r"!\[.*\]\((.*)\)", log)
+    assert len(links) == 4 and all((here / link).is_file() for link in links)
+    assert re.search(r"^\| DSR 0.9 \| 2 \| \d+\.\d\d ± \d+\.\d\d \|  \| 5,\d{3} \| \d+\.\d\d \|", log, re.M)
+    assert len(re.findall(r"^\| (?:dense|DSR|pruning|tied)", log, re.M)) == 4
