@@ -1,6 +1,6 @@
 """``python -m research`` is the command ``research``."""
 
-from research.cli.main import console
+from research.cli import console
 from research.processes import obey_parent
 
 obey_parent()

@@ -96,13 +96,13 @@ def cells(notebook: str, monkeypatch, **parameters) -> dict:
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
     """The weights in the newest checkpoint."""
-    path = max(run.checkpoints.glob("[0-9]*.pt"))
+    path = max(run.paths.checkpoints.glob("[0-9]*.pt"))
     return torch.load(path, weights_only=True)["model"]
 
 
 def rows(run: Run) -> list[dict]:
     """The rows of metrics, without notes and times."""
-    found = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    found = [json.loads(line) for line in run.paths.metrics.read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in CLOCKS} for row in found if row["split"] != "note"]
 
 

@@ -16,6 +16,7 @@ from research.config.checks import without_defaults
 from research.config.config import NOT_IDENTITY
 from research.config.merging import NESTED
 from research.errors import UsageError, nearest
+from research.runs.paths import RunPaths
 from research.runs.status import status_of
 
 LONG = ("run", "split", "step", "epoch", "metric", "value")
@@ -50,7 +51,7 @@ class Runs(pd.DataFrame):
         """
         rows, numbers = [], []
         for directory in map(Path, self["dir"]):
-            for row in _read_rows(directory / "metrics.jsonl"):
+            for row in _read_rows(RunPaths(directory).metrics):
                 given = {name: value for name, value in row.items() if name not in LONG}
                 measured = {name: v for name, v in given.items() if v is None or isinstance(v, (int, float))}
                 if measured:
@@ -68,7 +69,7 @@ class Runs(pd.DataFrame):
 
         Hook parameters are dotted; a hook with default parameters only is ``{"gram": ""}``.
         """
-        return [_changes(_read_json(Path(directory) / "config.json") or {}) for directory in self["dir"]]
+        return [_changes(_read_json(RunPaths(directory).config) or {}) for directory in self["dir"]]
 
     def labels(self) -> pd.Series:
         """A name for every run's configuration: what differs among these runs, other than the seed."""
@@ -106,7 +107,7 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
     if not path.is_dir():
         there = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         raise UsageError(f"no folder of runs at {path}{nearest(path.name, there)}")
-    found = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.glob("*/config.json"))
+    found = [path] if RunPaths(path).config.is_file() else sorted(p.parent for p in path.glob("*/config.json"))
     if not found:
         raise UsageError(f"no runs in {path}; `research train` makes one")
     known = [directory.resolve().name for directory in found]
@@ -117,7 +118,7 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
     plain = Config().to_dict()
     rows = []
     for directory in found:
-        config = _read_json(directory / "config.json")
+        config = _read_json(RunPaths(directory).config)
         if config is not None and any(fnmatch(directory.resolve().name, pattern) for pattern in patterns):
             rows.append(_summary(directory.resolve(), plain | config))
     if not rows:
@@ -127,7 +128,7 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
 
 def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     status = status_of(directory)
-    losses = [row.get("loss") for row in _read_rows(directory / "metrics.jsonl") if row["split"] == "val"]
+    losses = [row.get("loss") for row in _read_rows(RunPaths(directory).metrics) if row["split"] == "val"]
     row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
     row["hooks"] = "+".join(config["hooks"])

@@ -14,6 +14,7 @@ import pandas as pd
 
 from research.errors import UsageError
 from research.frames import Runs, word
+from research.runs.paths import RunPaths
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class GramRecord:
 
 def gram_epochs(run_dir: Path | str) -> list[int]:
     """Epochs in which the run measured, in order; empty without GraM."""
-    return sorted(int(path.stem.removeprefix("epoch_")) for path in (Path(run_dir) / "gram").glob("epoch_*.npz"))
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in RunPaths(run_dir).multipliers.glob("epoch_*.npz"))
 
 
 def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
@@ -55,7 +56,7 @@ def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
     epoch = known[-1] if epoch is None else epoch
     if epoch not in known:
         raise UsageError(f"run {Path(run_dir).name} measured nothing in epoch {epoch}; it did in {known}")
-    with np.load(Path(run_dir) / "gram" / f"epoch_{epoch:03d}.npz") as file:
+    with np.load(RunPaths(run_dir).multipliers_of(epoch)) as file:
         layers = tuple(
             GramLayer(
                 name=str(name),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from research.config import Config
 from research.files import read_json
 from research.frames import Runs, word
 from research.frames.paired import paired
+from research.runs.paths import RunPaths
 
 RESULTS = {
     "top1_err": "top-1 error (%), last epoch",
@@ -42,7 +42,7 @@ class Group:
     @property
     def config(self) -> Config:
         """The Config of its first run."""
-        return Config.load(read_json(Path(self.runs["dir"].iloc[0]) / "config.json", {}))
+        return Config.load(read_json(RunPaths(self.runs["dir"].iloc[0]).config, {}))
 
     def by_seed(self, result: str) -> pd.Series:
         """``result`` of every seed; a seed that was run twice counts once, by its mean."""

@@ -22,6 +22,7 @@ from research.frames.groups import Group, group_runs
 from research.frames.published import load_published
 from research.hooks import HOOKS
 from research.layers.masked import MASK
+from research.runs.paths import RunPaths
 from research.trained.network_cost import network_cost
 
 NAMES = {
@@ -74,7 +75,7 @@ def sizes(config: Config, directory: Path) -> Sizes:
     Raises:
         UsageError: it has none yet, or its network cannot be counted.
     """
-    tensors = weights.read(directory / "best.safetensors").tensors
+    tensors = weights.read(RunPaths(directory).best).tensors
     own = {name: value for name, value in tensors.items() if value.is_floating_point() and ".running_" not in name}
     masks = {name.removesuffix("_mask"): mask for name, mask in tensors.items() if name.split(".")[-1] == MASK}
     masked = {name: own[name].numel() for name in masks}

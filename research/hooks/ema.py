@@ -43,7 +43,7 @@ class Ema(Hook):
     def epoch_end(self, run: Run) -> None:
         run.log("val_ema", **evaluate(run, self.averaged.module))
         if run.rank == 0:
-            save_weights(self.averaged.module, run.dir / "ema.safetensors")
+            save_weights(self.averaged.module, run.paths.average)
 
     def state_dict(self) -> dict[str, Any]:
         return self.averaged.state_dict()

@@ -170,8 +170,8 @@ class Gram(Hook):
             }
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
-        (run.dir / "gram").mkdir(exist_ok=True)
-        write_atomic(run.dir / "gram" / f"epoch_{run.epoch:03d}.npz", content.getbuffer())
+        run.paths.multipliers.mkdir(exist_ok=True)
+        write_atomic(run.paths.multipliers_of(run.epoch), content.getbuffer())
 
 
 def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:

@@ -66,7 +66,7 @@ def train(run: Run, progress: Progress) -> int:
     """Start the processes of ``run``, show its rows until they end, and return the exit code."""
     agent = start(run)
     try:
-        for row in follow(run.metrics_path, agent):
+        for row in follow(run.paths.metrics, agent):
             progress.show(row)
     finally:
         terminate(agent, grace=GRACE_SECONDS)
@@ -77,7 +77,7 @@ def start(run: Run) -> subprocess.Popen:
     """The processes of ``run``, in a process group of their own; what they print goes to ``log.txt``."""
     alone = run.config.processes == run.config.nodes == 1
     threads = run.config.threads or max(1, len(os.sched_getaffinity(0)) // run.config.processes)
-    with open(run.dir / "log.txt", "ab") as log:
+    with open(run.paths.output, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "research.training" if alone else "research.launcher.launch", str(run.dir)],
             stdin=subprocess.DEVNULL,
@@ -126,7 +126,7 @@ def raise_failure(run: Run, code: int) -> None:
         raise TrainingFailed(f"{status['message']}\n\n{status['traceback']}")
     if status["status"] == "interrupted":
         raise KeyboardInterrupt(f"run {run.name} stopped; the same command continues it")
-    tail = (run.dir / "log.txt").read_text(errors="replace").splitlines()[-15:]
+    tail = run.paths.output.read_text(errors="replace").splitlines()[-15:]
     raise TrainingFailed(
         f"run {run.name}: a worker was lost more than restarts={run.config.restarts} times (agent exit code {code}); "
         "the same command continues it. The end of its log:\n" + "\n".join(tail)

@@ -40,6 +40,7 @@ from research.log.provenance import (
     sessions_of,
     teachers,
 )
+from research.runs.paths import RunPaths
 from research.runs.status import status_of
 from research.trained.network_cost import NetworkCost, network_cost
 
@@ -309,7 +310,7 @@ def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
 
 def _state(directory: Path) -> str:
     """What an entry says of the run, as a hash: its configuration, how far it came and what it reached."""
-    config, status = read_json(directory / "config.json", {}), status_of(directory)
+    config, status = read_json(RunPaths(directory).config, {}), status_of(directory)
     told = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     told |= {key: status.get(key) for key in ("status", "epoch", "step", "best_top1", "last_top1")}
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=4).hexdigest()

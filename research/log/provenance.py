@@ -19,6 +19,7 @@ from research.config.config import NOT_IDENTITY
 from research.files import read_json
 from research.frames import word
 from research.frames.groups import Group
+from research.runs.paths import RunPaths
 from research.runs.status import recorded
 
 TEACHER_OFF = 0.1  # points of top-1 between a teacher's run and what its students measure that are worth a word
@@ -76,7 +77,9 @@ def circumstances(groups: Sequence[Group]) -> str:
 
 def sessions_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """What ``env.json`` says of every session of every run."""
-    return [each for group in groups for home in group.runs["dir"] for each in read_json(Path(home) / "env.json", [])]
+    return [
+        each for group in groups for home in group.runs["dir"] for each in read_json(RunPaths(home).environment, [])
+    ]
 
 
 def _machine(session: Mapping[str, Any]) -> str:
@@ -130,7 +133,7 @@ def teachers(groups: Sequence[Group]) -> str:
             f"top-1 error {100 - top1.mean():.2f} % as measured by its students" if len(top1) else "not measured yet"
         ]
         place = Path(name) if Path(name).exists() else Path(group.runs["dir"].iloc[0]).parent / name
-        if name and (config := read_json(place / "config.json", {})):
+        if name and (config := read_json(RunPaths(place).config, {})):
             best = recorded(place).get("best_top1")
             if best and len(top1) and abs(top1.mean() - best) > TEACHER_OFF:
                 said.append(f"**{100 - best:.2f} % in its own run**")
@@ -143,5 +146,5 @@ def teachers(groups: Sequence[Group]) -> str:
 
 def began(directory: Path | str) -> str:
     """When the run's first session started; before all others if it has not."""
-    sessions = read_json(Path(directory) / "env.json", [])
+    sessions = read_json(RunPaths(directory).environment, [])
     return sessions[0]["started"] if sessions else ""

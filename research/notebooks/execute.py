@@ -19,6 +19,7 @@ from research.config import Config
 from research.errors import Failure, UsageError, nearest
 from research.files import write_new
 from research.parameters.signatures import convert
+from research.runs.paths import RunPaths
 
 __all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters"]
 
@@ -163,9 +164,9 @@ def _plain(name: str, value: Any) -> Any:
 
 def _default_output(name: str, given: Mapping[str, Any], config: Config | None) -> Path:
     if config is not None:
-        return Path(config.runs) / config.run_name / "notebook.ipynb"
+        return RunPaths(Path(config.runs) / config.run_name).notebook
     runs = Path(given.get("runs", "runs"))
-    one_or_some = (runs / "config.json").exists() or set("*?[") & set(runs.name)  # a run, or a pattern of runs
+    one_or_some = RunPaths(runs).config.exists() or set("*?[") & set(runs.name)  # a run, or a pattern of runs
     folder = runs.parent if one_or_some else runs
     return folder / "analysis" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.ipynb"
 

@@ -6,15 +6,10 @@ import hashlib
 import json
 import math
 import os
-import platform
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +22,13 @@ from research.config import Config
 from research.config.config import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import write_atomic
-from research.runs.status import LOCK, recorded, status_of
+from research.runs.environment import environment
+from research.runs.paths import RunPaths
+from research.runs.status import recorded, status_of
 
 if TYPE_CHECKING:
     from research.data.choice import Loader
     from research.hooks import Hook
-
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "ffcv", "pandas", "papermill")
 
 
 class Run:
@@ -71,6 +66,7 @@ class Run:
 
     def __init__(self, directory: str | os.PathLike, config: Config):
         self.dir = Path(directory)
+        self.paths = RunPaths(self.dir)
         self.config = config
 
     # -- the directory ------------------------------------------------------------------------------------------
@@ -86,7 +82,7 @@ class Run:
         run.refuse_another()
         try:
             run.dir.mkdir(parents=True, exist_ok=True)
-            write_atomic(run.dir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+            write_atomic(run.paths.config, json.dumps(config.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise UsageError(f"cannot write run directory {run.dir}: {error.strerror}; choose another runs=…") from None
         return run
@@ -94,7 +90,7 @@ class Run:
     @classmethod
     def open(cls, directory: str | os.PathLike) -> Run:
         """The run in ``directory``."""
-        path = Path(directory) / "config.json"
+        path = RunPaths(directory).config
         try:
             given = json.loads(path.read_text())
         except FileNotFoundError:
@@ -105,9 +101,11 @@ class Run:
 
     def refuse_another(self) -> None:
         """Raise UsageError when the directory holds anything but this run; reads only."""
-        if not (self.dir / "config.json").exists():
+        if not self.paths.config.exists():
             # another node may be making the same run right now: its config.json, under a hidden name at first
-            if self.dir.exists() and any(not p.name.startswith((".", "config.json")) for p in self.dir.iterdir()):
+            if self.dir.exists() and any(
+                not p.name.startswith((".", self.paths.config.name)) for p in self.dir.iterdir()
+            ):
                 raise UsageError(f"{self.dir} exists but is not a run (no config.json); choose another name=…")
             return
         there = Run.open(self.dir).config
@@ -123,10 +121,6 @@ class Run:
     def name(self) -> str:
         return self.dir.name
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.dir / "checkpoint"
-
     @contextmanager
     def alone(self, patience: float = 10.0) -> Iterator[None]:
         """Hold the run for one training at a time; the operating system frees it however this process ends.
@@ -137,7 +131,7 @@ class Run:
             yield
             return
         try:
-            with FileLock(self.dir / LOCK, timeout=patience):
+            with FileLock(self.paths.lock, timeout=patience):
                 yield
         except Timeout:
             raise UsageError(f"run {self.name} is being trained by another process") from None
@@ -157,11 +151,7 @@ class Run:
     def set_status(self, status: str, **more: Any) -> None:
         kept = {k: v for k, v in recorded(self.dir).items() if k not in ("message", "traceback")}
         now = {"status": status, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        write_atomic(self.dir / "status.json", json.dumps(kept | now | more, indent=2) + "\n")
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.dir / "metrics.jsonl"
+        write_atomic(self.paths.status, json.dumps(kept | now | more, indent=2) + "\n")
 
     def log(self, split: str, **values: Any) -> None:
         """Append one row to ``metrics.jsonl``; numbers that JSON does not know (nan, inf) become null."""
@@ -169,7 +159,7 @@ class Run:
             return
         row = {"split": split, "step": self.step, "epoch": self.epoch}
         row |= {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        with open(self.metrics_path, "a") as file:
+        with open(self.paths.metrics, "a") as file:
             file.write(json.dumps(row) + "\n")  # one write of one line: a reader sees whole rows
 
     def note(self, text: str) -> None:
@@ -189,7 +179,7 @@ class Run:
         """Add this session's versions and machine to ``env.json``."""
         if self.rank:
             return
-        path = self.dir / "env.json"
+        path = self.paths.environment
         sessions = json.loads(path.read_text()) if path.exists() else []
         write_atomic(path, json.dumps([*sessions, environment(self.device, self.world)], indent=2) + "\n")
 
@@ -212,35 +202,3 @@ class Run:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for every idle accelerator
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed(seed)
-
-
-def environment(device: torch.device, world: int) -> dict[str, Any]:
-    """Versions, code and machine of this process."""
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "processes": world,
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "command": sys.argv,
-    }
-
-
-@cache  # hundreds of runs in one process ask
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _git(*words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", Path(__file__).parent, *words], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-LOCK = ".lock"  # in the run's directory; the process that trains holds it, the operating system frees it
+from research.runs.paths import RunPaths
 
 
 def status_of(directory: str | os.PathLike) -> dict[str, Any]:
@@ -30,13 +29,13 @@ def status_of(directory: str | os.PathLike) -> dict[str, Any]:
 
 def recorded(directory: str | os.PathLike) -> dict[str, Any]:
     """What ``status.json`` says, as the last process that trained the run left it."""
-    path = Path(directory) / "status.json"
+    paths = RunPaths(directory)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(paths.status.read_bytes())
     except FileNotFoundError:
-        return {"status": "created" if path.with_name("config.json").exists() else "new"}
+        return {"status": "created" if paths.config.exists() else "new"}
     except (OSError, ValueError) as error:
-        warnings.warn(f"{path} cannot be read: {error}", stacklevel=2)
+        warnings.warn(f"{paths.status} cannot be read: {error}", stacklevel=2)
         return {"status": "unreadable"}
 
 
@@ -45,7 +44,7 @@ def held(directory: str | os.PathLike) -> bool:
 
     Looking takes a free lock for a moment, for which :meth:`research.runs.run.Run.alone` waits.
     """
-    lock = Path(directory) / LOCK
+    lock = RunPaths(directory).lock
     if not lock.exists():
         return False
     try:

@@ -12,6 +12,7 @@ from research.checkpoints import checkpoint, weights
 from research.config import Config
 from research.errors import UsageError
 from research.models import MODELS
+from research.runs.paths import RunPaths
 from research.runs.run import Run
 
 
@@ -42,17 +43,17 @@ def find_stored(
         UsageError: there is nothing there, or no weights of this kind.
     """
     given = given or {}
-    home = next((f for f in ([path] if path.is_dir() else path.parents[:2]) if (f / "config.json").is_file()), None)
+    home = next((f for f in ([path] if path.is_dir() else path.parents[:2]) if RunPaths(f).config.is_file()), None)
     config = Config.load(Run.open(home).config.to_dict(), given) if home else None
     if path.is_dir():
         if not home:
             raise UsageError(f"{path} is not a run: it has no config.json")
         if last and not ema:
-            state = checkpoint.load_newest(home / "checkpoint")
+            state = checkpoint.load_newest(RunPaths(home).checkpoints)
             if state is None:
                 raise UsageError(f"{home} has no checkpoint yet")
-            return Stored(home / "checkpoint", config, state["model"])
-        path = home / ("ema.safetensors" if ema else "best.safetensors")
+            return Stored(RunPaths(home).checkpoints, config, state["model"])
+        path = RunPaths(home).average if ema else RunPaths(home).best
         if not path.exists():
             reason = "the method ema writes it after an epoch" if ema else "it is written after the first epoch"
             raise UsageError(f"{home} has no {path.name}: {reason}")

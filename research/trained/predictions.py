@@ -14,6 +14,7 @@ from research.checkpoints import weights
 from research.config import Config
 from research.errors import UsageError
 from research.hooks.base import Hook
+from research.runs.paths import RunPaths
 from research.runs.run import Run
 from research.trained.evaluate_weights import watch_validation
 
@@ -40,7 +41,7 @@ def validation_logits(directory: Path | str, given: Mapping[str, Any] | None = N
     """
     directory = Path(directory)
     config = Config.load(Run.open(directory).config.to_dict(), given or {})
-    path = directory / "best.safetensors"
+    path = RunPaths(directory).best
     if not path.exists():
         raise UsageError(f"{directory.name} has no best.safetensors: it is written after the first epoch")
     keep = Keep()

@@ -39,9 +39,9 @@ def save(run: Run, meter: Meter) -> None:
             "scaler": run.scaler.state_dict(),
             "hooks": {name: hook.state_dict() for name, hook in run.hooks.items()},
             "meter": meter.state_dict(),
-            "metrics_bytes": run.metrics_path.stat().st_size,
+            "metrics_bytes": run.paths.metrics.stat().st_size,
         }
-        checkpoint.save(run.checkpoints, run.step, state)
+        checkpoint.save(run.paths.checkpoints, run.step, state)
     report(run, meter)
     run.saved_at = time.monotonic()
     if stop_requested() and run.epoch < run.epochs:
@@ -67,10 +67,10 @@ def resume(run: Run) -> Meter:
     """Continue from the newest whole checkpoint, on every rank alike; rows written after it are dropped."""
     meter = Meter(run)
     run.saved_at = time.monotonic()
-    state = checkpoint.load_newest(run.checkpoints, run.device)
+    state = checkpoint.load_newest(run.paths.checkpoints, run.device)
     if state is None:
         if run.rank == 0:
-            run.metrics_path.write_bytes(b"")
+            run.paths.metrics.write_bytes(b"")
         return meter
     run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
     run.best_top1, run.last_top1 = state["best_top1"], state["last_top1"]
@@ -81,7 +81,7 @@ def resume(run: Run) -> Meter:
         hook.load_state_dict(state["hooks"][name])
     meter.load_state_dict(state["meter"])
     if run.rank == 0:
-        os.truncate(run.metrics_path, state["metrics_bytes"])
+        os.truncate(run.paths.metrics, state["metrics_bytes"])
         print(f"{run.name}: continuing at epoch {run.epoch}, step {run.step}", flush=True)
     return meter
 
@@ -93,4 +93,4 @@ def keep_best(run: Run, top1: float) -> None:
         return
     run.best_top1 = top1
     if run.rank == 0:
-        checkpoint.save_weights(run.model, run.dir / "best.safetensors")
+        checkpoint.save_weights(run.model, run.paths.best)

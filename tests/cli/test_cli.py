@@ -10,6 +10,7 @@ import pytest
 from conftest import REPOSITORY
 
 from research import cli
+from research.cli import evaluate, run, runs, sweep
 from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS
@@ -63,7 +64,7 @@ def test_exit_code_says_what_happened(raised, code, monkeypatch, capsys):
     def fail(options):
         raise raised
 
-    monkeypatch.setattr(cli, "show_runs", fail)
+    monkeypatch.setattr(runs, "show_runs", fail)
     assert cli.main(["runs"]) == code
     assert "Traceback" not in capsys.readouterr().err
 
@@ -72,7 +73,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     def fail(options):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(cli, "show_runs", fail)
+    monkeypatch.setattr(runs, "show_runs", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         cli.main(["runs"])
 
@@ -140,17 +141,17 @@ def test_documented_command_is_accepted(line):
         return
     options = cli.parser().parse_args(words)
     given = parse_assignments(getattr(options, "assignments", []))
-    if options.command is cli.train:
+    if options.command is run.train:
         Config.load(given)
-    elif options.command is cli.evaluate_weights:
+    elif options.command is evaluate.show_evaluation:
         Config.load(parse_assignments(word for word in options.words if "=" in word))
-    elif options.command is cli.run_notebook:
+    elif options.command is run.run_notebook:
         declared = read_parameters(find(options.notebook))
         if "settings" in declared:
             Config.load(given)
         else:
             assert set(given) <= set(declared)
-    elif options.command is cli.run_sweep:
+    elif options.command is sweep.run_sweep:
         assert (PROJECT / options.study).is_file()
 
 

@@ -208,7 +208,7 @@ def test_teacher_is_measured_and_named_and_no_part_of_the_run(tiny, teacher):
     (measured,) = [row for row in rows(run) if row["split"] == "val_teacher"]
     assert measured["top1"] == teacher.best_top1
     assert (
-        f"{teacher.dir}/best.safetensors; its top-1 here is {teacher.best_top1:.2f} %" in run.metrics_path.read_text()
+        f"{teacher.dir}/best.safetensors; its top-1 here is {teacher.best_top1:.2f} %" in run.paths.metrics.read_text()
     )
     network = run.hooks["distill"].network
     for name, value in load_file(teacher.dir / "best.safetensors").items():
@@ -222,7 +222,7 @@ def test_teacher_that_was_distilled_does_not_need_its_own_teacher(tiny, teacher)
     config["hooks"]["distill"]["teacher"] = "runs/gone"
     (middle.dir / "config.json").write_text(json.dumps(config))
     run = fit(Run.create(tiny(**SMALL, name="last", hooks={"distill": {"teacher": "middle"}})))  # the name of a run
-    assert f"middle/best.safetensors; its top-1 here is {middle.best_top1:.2f} %" in run.metrics_path.read_text()
+    assert f"middle/best.safetensors; its top-1 here is {middle.best_top1:.2f} %" in run.paths.metrics.read_text()
 
 
 def test_without_a_teacher_it_is_the_own_network_as_it_was_initialised(tiny):
@@ -230,7 +230,7 @@ def test_without_a_teacher_it_is_the_own_network_as_it_was_initialised(tiny):
     run.seed_everything("initial weights")
     fresh = create_model("resnet8", 10, (1, 8, 8)).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in run.hooks["distill"].network.state_dict().items())
-    assert "untrained" in run.metrics_path.read_text()
+    assert "untrained" in run.paths.metrics.read_text()
 
 
 def test_a_file_of_weights_is_of_the_students_network_unless_said_otherwise(tiny, teacher, tmp_path):
@@ -240,7 +240,7 @@ def test_a_file_of_weights_is_of_the_students_network_unless_said_otherwise(tiny
     fit(Run.create(tiny(**SMALL, name="same", hooks={"distill": {"teacher": str(bare)}})))
     larger = {"teacher": str(other), "teacher_model": "resnet20"}
     run = fit(Run.create(tiny(**SMALL, name="larger", hooks={"distill": larger})))
-    assert f"resnet20 of {other}" in run.metrics_path.read_text()
+    assert f"resnet20 of {other}" in run.paths.metrics.read_text()
 
 
 def test_published_teacher_comes_with_its_weights_and_classes(monkeypatch):

@@ -84,7 +84,7 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
 
     class StopOnce(Hook):
         def step_end(self, run):
-            if run.step == 6 and run.name == "stopped" and not run.checkpoints.exists():
+            if run.step == 6 and run.name == "stopped" and not run.paths.checkpoints.exists():
                 resume._stop.set()
 
     monkeypatch.setitem(HOOKS, "stop_once", StopOnce)
@@ -94,5 +94,5 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
     with pytest.raises(resume.Stopped):
         fit(Run.create(stopped))
     resume._stop.clear()
-    assert torch.load(*Run.create(stopped).checkpoints.glob("*.pt"), weights_only=True)["batch"] == 6
+    assert torch.load(*Run.create(stopped).paths.checkpoints.glob("*.pt"), weights_only=True)["batch"] == 6
     assert_same_run(fit(Run.create(whole)), fit(Run.create(stopped)))

@@ -94,7 +94,7 @@ def test_killed_worker_is_replaced_and_nothing_changes(tiny):
     config = tiny(name="killed", **OFTEN)
     run = Run.create(config)
     starter = subprocess.Popen(command(config))
-    wait_until(lambda: list(run.checkpoints.glob("0*.pt")))
+    wait_until(lambda: list(run.paths.checkpoints.glob("0*.pt")))
     training(run)[0].kill()
     assert starter.wait(120) == 0
     assert len(json.loads((run.dir / "env.json").read_text())) == 2, "two sessions"
@@ -107,7 +107,7 @@ def test_nothing_survives_the_launcher_and_the_run_continues(tiny, sent):
     config = tiny(name="cut", **OFTEN)
     run = Run.create(config)
     starter = subprocess.Popen(command(config), stderr=subprocess.DEVNULL)
-    wait_until(lambda: list(run.checkpoints.glob("0*.pt")))
+    wait_until(lambda: list(run.paths.checkpoints.glob("0*.pt")))
     starter.send_signal(sent)
     starter.wait(60)
     wait_until(lambda: not workers(run), seconds=40)
@@ -179,7 +179,7 @@ def test_twenty_kills_twenty_identical_endings(tiny):
         config = tiny(name=f"kill-{kill}", model="resnet8", epochs=30, checkpoint_minutes=0)
         run = Run.create(config)
         starter = subprocess.Popen(command(config), start_new_session=True)
-        wait_until(lambda run=run: run.metrics_path.exists() and run.metrics_path.stat().st_size)
+        wait_until(lambda run=run: run.paths.metrics.exists() and run.paths.metrics.stat().st_size)
         time.sleep(moments.uniform(0, 5))
         kill_all(run, starter)
         launch(config)
@@ -213,7 +213,7 @@ def test_two_processes_with_many_methods_end_identically_after_kills(decider, tm
     run, moments = Run.create(config), random.Random(decider)
     for _ in range(2):
         starter = subprocess.Popen(command(config), start_new_session=True)
-        wait_until(lambda: training(run) and list(run.checkpoints.glob("0*.pt")))
+        wait_until(lambda: training(run) and list(run.paths.checkpoints.glob("0*.pt")))
         time.sleep(moments.uniform(0, 8))
         kill_all(run, starter)
     launch(config)

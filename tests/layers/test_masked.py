@@ -225,7 +225,7 @@ def test_masks_of_another_shape_or_place_are_refused(tiny, tmp_path):
 
 def test_a_tensor_left_without_weights_is_told(tiny):
     run = fit(Run.create(tiny(epochs=1, hooks={"static_sparse": {"sparsity": 0.9999}})))
-    notes = [json.loads(line) for line in run.metrics_path.read_text().splitlines() if '"note"' in line]
+    notes = [json.loads(line) for line in run.paths.metrics.read_text().splitlines() if '"note"' in line]
     assert any("no weight of 5.weight is active" in note["text"] for note in notes)
 
 

@@ -252,4 +252,4 @@ def test_images_too_small_for_the_head_are_refused(tiny):
 
 def test_network_without_a_head_trains_plainly_and_says_so(tiny):
     run = fit(Run.create(tiny(epochs=1, hooks={"auxiliary": {}})))
-    assert "mnist_mlp has no auxiliary head" in run.metrics_path.read_text()
+    assert "mnist_mlp has no auxiliary head" in run.paths.metrics.read_text()

@@ -97,9 +97,9 @@ def test_ldi_is_that_of_the_initial_network_and_is_measured_once(small):
     total = metrics[metrics["layer"].isna()].set_index("metric")["value"]
     assert (total["mean"], total["std"], total["pooled_std"]) == (found.mean, found.std, found.pooled_std)
     assert tuple(metrics[metrics["layer"].notna()]["value"]) == found.layers
-    before = run.metrics_path.read_bytes()
+    before = run.paths.metrics.read_bytes()
     measure_ldi(small, ["exact", "reference"])
-    assert run.metrics_path.read_bytes() == before
+    assert run.paths.metrics.read_bytes() == before
 
 
 def test_flags_become_the_published_training(tmp_path):

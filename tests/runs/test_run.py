@@ -60,7 +60,7 @@ def test_run_opens_with_its_config(tiny):
 def test_rows_are_json_even_when_numbers_are_not(tiny):
     run = Run.create(tiny())
     run.log("train", loss=math.nan, top1=1.5)
-    assert json.loads(run.metrics_path.read_text()) == {
+    assert json.loads(run.paths.metrics.read_text()) == {
         "split": "train", "step": 0, "epoch": 0, "loss": None, "top1": 1.5,
     }  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_only_rank_0_writes(tiny):
     run.rank = 1
     run.log("train", loss=1.0)
     run.note("hello")
-    assert not run.metrics_path.exists()
+    assert not run.paths.metrics.exists()
 
 
 def test_streams_depend_on_seed_step_and_name_only(tiny):

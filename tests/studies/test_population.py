@@ -105,11 +105,11 @@ def test_every_network_is_an_ordinary_run(mlp):
 def test_finished_networks_are_left_as_they_are(mlp):
     first, *others = members(mlp)
     (run,) = fit_population([first])
-    before = run.metrics_path.read_bytes()
+    before = run.paths.metrics.read_bytes()
     fit_population([first, *others])
-    assert run.metrics_path.read_bytes() == before
+    assert run.paths.metrics.read_bytes() == before
     fit_population([first, *others])
-    assert run.metrics_path.read_bytes() == before
+    assert run.paths.metrics.read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [22, 30])
@@ -211,7 +211,7 @@ def test_shapes_and_vectors_make_stacks_of_their_own(mlp):
     assert [len(group) for group in population.stackable([*shapes, *vectors])] == [2, 2, 2, 2]
     runs = fit_population(vectors)
     assert all(run.status["step"] == 120 for run in runs)
-    assert json.loads(runs[0].metrics_path.read_text().splitlines()[-1])["top5"] == 100
+    assert json.loads(runs[0].paths.metrics.read_text().splitlines()[-1])["top5"] == 100
 
 
 @pytest.mark.slow

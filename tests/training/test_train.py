@@ -41,9 +41,9 @@ def test_resumed_run_equals_uninterrupted(tiny, power_cut, cut):
 
 def test_finished_run_trains_no_further(tiny):
     run = trained(tiny())
-    before = run.metrics_path.read_bytes()
+    before = run.paths.metrics.read_bytes()
     assert_same_run(run, trained(tiny()))
-    assert run.metrics_path.read_bytes() == before
+    assert run.paths.metrics.read_bytes() == before
 
 
 def test_accumulated_micro_batches_are_the_whole_batch(tiny):
@@ -58,7 +58,7 @@ def test_nan_loss_stops_and_names_step_and_run(tiny):
         trained(config)
     run = Run.open(Run.create(config).dir)
     assert run.status["status"] == "failed" and "of run wild" in run.status["message"]
-    for path in run.checkpoints.glob("*.pt"):
+    for path in run.paths.checkpoints.glob("*.pt"):
         state = torch.load(path, weights_only=True)
         assert all(w.isfinite().all() for w in state["model"].values())
 

@@ -288,6 +288,6 @@ def test_settings_that_cannot_work_are_refused(given_, told):
 
 def test_state_holds_the_threshold(tiny):
     run = fit(Run.create(tiny(hooks={"dsr": {"period": "2", "k": 300}})))
-    state = torch.load(max(run.checkpoints.glob("*.pt")), weights_only=True)["hooks"]["dsr"]
-    logged = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    state = torch.load(max(run.paths.checkpoints.glob("*.pt")), weights_only=True)["hooks"]["dsr"]
+    logged = [json.loads(line) for line in run.paths.metrics.read_text().splitlines()]
     assert state["threshold"] == [row for row in logged if row["split"] == "sparse_event"][-1]["next_threshold"]

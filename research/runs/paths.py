@@ -1,0 +1,28 @@
+"""Every file of a run, by what it is: the one place that spells their names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class RunPaths:
+    """The files of the run in ``dir``; nothing is looked at or made."""
+
+    def __init__(self, directory: str | os.PathLike):
+        self.dir = Path(directory)
+        self.config = self.dir / "config.json"  # every parameter; a folder with this file is a run
+        self.environment = self.dir / "env.json"  # versions, code and machine of every session
+        self.status = self.dir / "status.json"  # how far, and how it ended
+        self.metrics = self.dir / "metrics.jsonl"  # one JSON object a row, append-only
+        self.checkpoints = self.dir / "checkpoint"  # folder of the newest checkpoints
+        self.best = self.dir / "best.safetensors"  # the weights that evaluated best
+        self.average = self.dir / "ema.safetensors"  # the moving average of the weights
+        self.output = self.dir / "log.txt"  # what the processes printed
+        self.notebook = self.dir / "notebook.ipynb"  # the executed notebook
+        self.multipliers = self.dir / "gram"  # folder of GraM's measurements
+        self.lock = self.dir / ".lock"  # held by the process that trains; the operating system frees it
+
+    def multipliers_of(self, epoch: int) -> Path:
+        """GraM's measurement before epoch ``epoch`` (0-based)."""
+        return self.multipliers / f"epoch_{epoch:03d}.npz"
