@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
 GOLDENS = TESTS / "golden"  # numbers of the original systems, a folder each
 SHARED = Path(os.environ.get("RESEARCH_SHARED", REPOSITORY.parent / "shared"))
-CLOCKS = {"seconds", "images_per_second", "data_share", "peak_memory"}
+CLOCKS = {"seconds", "images_per_second", "data_wait", "peak_memory"}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -103,7 +103,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 def rows(run: Run) -> list[dict]:
     """The rows of metrics, without notes and times."""
     found = [json.loads(line) for line in run.paths.metrics.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in found if row["split"] != "note"]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in found if row["kind"] != "note"]
 
 
 def assert_same_run(one: Run, other: Run) -> None:

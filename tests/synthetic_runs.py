@@ -26,12 +26,12 @@ def write_run(runs: Path, name: str, epochs: int = 3, gram: bool = False, **conf
     for epoch in range(epochs):
         at = {"step": 10 * (epoch + 1), "epoch": epoch}
         loss = 1 / (epoch + 1 + stored["seed"])
-        rows.append({"split": "train", **at, "loss": 2 * loss, "top1": 50.0, "lr": 0.1, "images_per_second": 1e3})
-        rows.append({"split": "epoch", **at, "loss": 2 * loss, "top1": 60.0 + epoch, "lr": 0.1, "seconds": 1.5})
-        rows.append({"split": "val", **at, "loss": loss, "top1": 70.0 + epoch, "top5": 99.0, "seconds": 0.5})
-        rows.append({"split": "note", **at, "text": "something to say"})
+        rows.append({"kind": "train", **at, "loss": 2 * loss, "top1": 50.0, "lr": 0.1, "images_per_second": 1e3})
+        rows.append({"kind": "train_epoch", **at, "loss": 2 * loss, "top1": 60.0 + epoch, "lr": 0.1, "seconds": 1.5})
+        rows.append({"kind": "val", **at, "loss": loss, "top1": 70.0 + epoch, "top5": 99.0, "seconds": 0.5})
+        rows.append({"kind": "note", **at, "text": "something to say"})
         if gram:
-            rows += [{"split": "gram", **at, "layer": layer, "centre": 2.0} for layer in LAYERS]
+            rows += [{"kind": "gram", **at, "layer": layer, "centre": 2.0} for layer in LAYERS]
             write_gram(directory, epoch)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     status = {"status": "finished", "epoch": epochs, "epochs": epochs, "step": 10 * epochs, "seconds": 4.5}

@@ -15,7 +15,7 @@ from research.errors import UsageError
 from research.figures.style import PAGE, colours, style
 from research.frames import Runs
 
-SPLITS = {"epoch": (":", "train"), "val": ("-", "validation")}
+KINDS = {"train_epoch": (":", "train"), "val": ("-", "validation")}
 METRICS = {"loss": "loss (nats)", "top1": "top-1 (%)"}
 
 
@@ -33,7 +33,7 @@ def loss_curves(runs: Runs) -> Figure:
     labels = list(dict.fromkeys(epochs["configuration"]))
     palette = dict(zip(labels, colours(len(labels)), strict=True))
     handles = [Line2D([], [], color=palette[label], label=_counted(label, epochs)) for label in labels]
-    handles += [Line2D([], [], color="0.3", linestyle=dash, label=name) for dash, name in SPLITS.values()]
+    handles += [Line2D([], [], color="0.3", linestyle=dash, label=name) for dash, name in KINDS.values()]
     longest = max(len(handle.get_label()) for handle in handles)
     columns = max(1, min(3, 110 // (longest + 8)))  # characters of 7 pt that fit the page
     with style():
@@ -41,8 +41,8 @@ def loss_curves(runs: Runs) -> Figure:
             1, 2, figsize=(PAGE, 2.2 + 0.16 * math.ceil(len(handles) / columns)), layout="constrained"
         )
         for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
-            for (configuration, split), rows in epochs[epochs["metric"] == metric].groupby(["configuration", "split"]):
-                _line(axis, rows, palette[configuration], SPLITS[split][0])
+            for (configuration, kind), rows in epochs[epochs["metric"] == metric].groupby(["configuration", "kind"]):
+                _line(axis, rows, palette[configuration], KINDS[kind][0])
             axis.set(xlabel="epoch", ylabel=label)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)
@@ -51,14 +51,14 @@ def loss_curves(runs: Runs) -> Figure:
 
 
 def epoch_means(runs: Runs) -> pd.DataFrame:
-    """Loss and top-1 of every epoch: configuration, seeds, split, metric, trained (epochs), mean, std over seeds."""
+    """Loss and top-1 of every epoch: configuration, seeds, kind, metric, trained (epochs), mean, std over seeds."""
     rows = runs.metrics
-    rows = rows[rows["split"].isin(SPLITS) & rows["metric"].isin(METRICS)].drop_duplicates(
-        ["run", "split", "epoch", "metric"], keep="last"
+    rows = rows[rows["kind"].isin(KINDS) & rows["metric"].isin(METRICS)].drop_duplicates(
+        ["run", "kind", "epoch", "metric"], keep="last"
     )
     labels = pd.Series(runs.labels().to_numpy(), index=runs["name"].to_numpy())
     rows = rows.assign(configuration=rows["run"].map(labels), trained=rows["epoch"] + 1)
-    grouped = rows.groupby(["configuration", "split", "metric", "trained"], sort=True)["value"]
+    grouped = rows.groupby(["configuration", "kind", "metric", "trained"], sort=True)["value"]
     return grouped.agg(mean="mean", std="std", seeds="count").reset_index()
 
 

@@ -97,7 +97,7 @@ def logit_growth(runs: Runs) -> Figure:
 def logit_norms(runs: Runs) -> pd.DataFrame:
     """Norm of the validation logits after every epoch: network, alpha, seed, run, trained (epochs), norm."""
     rows = runs.metrics
-    rows = rows[(rows["split"] == "val_logits") & (rows["metric"] == "norm")]
+    rows = rows[(rows["kind"] == "val_logits") & (rows["metric"] == "norm")]
     rows = rows.drop_duplicates(["run", "epoch"], keep="last").assign(trained=lambda frame: frame["epoch"] + 1)
     of_run = with_alpha(runs)[["name", "network", "alpha", "seed"]].rename(columns={"name": "run"})
     columns = ["network", "alpha", "seed", "run", "trained", "norm"]

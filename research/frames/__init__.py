@@ -16,10 +16,11 @@ from research.config.checks import without_defaults
 from research.config.config import NOT_IDENTITY
 from research.config.merging import NESTED
 from research.errors import UsageError, nearest
+from research.runs.metrics import read_rows
 from research.runs.paths import RunPaths
 from research.runs.status import status_of
 
-LONG = ("run", "split", "step", "epoch", "metric", "value")
+LONG = ("run", "kind", "step", "epoch", "metric", "value")
 
 
 class Runs(pd.DataFrame):
@@ -46,20 +47,20 @@ class Runs(pd.DataFrame):
     def metrics(self) -> pd.DataFrame:
         """What these runs have logged so far, one number a row.
 
-        Columns: run, split, step, epoch, metric, value (float64; NaN where it was not finite), and one column for each
+        Columns: run, kind, step, epoch, metric, value (float64; NaN where it was not finite), and one column for each
         text that rows carry, such as layer. Rows without a number, such as notes, are left out.
         """
         rows, numbers = [], []
         for directory in map(Path, self["dir"]):
-            for row in _read_rows(RunPaths(directory).metrics):
+            for row in read_rows(RunPaths(directory).metrics):
                 given = {name: value for name, value in row.items() if name not in LONG}
                 measured = {name: v for name, v in given.items() if v is None or isinstance(v, (int, float))}
                 if measured:
                     numbers += [(len(rows), name, value) for name, value in measured.items()]
-                    where = {"run": directory.name, **{name: row[name] for name in ("split", "step", "epoch")}}
+                    where = {"run": directory.name, **{name: row[name] for name in ("kind", "step", "epoch")}}
                     rows.append(where | {name: value for name, value in given.items() if isinstance(value, str)})
         long = pd.DataFrame(numbers, columns=["row", "metric", "value"]).astype({"row": int, "value": float})
-        frame = pd.DataFrame(rows, columns=None if rows else ["run", "split", "step", "epoch"])
+        frame = pd.DataFrame(rows, columns=None if rows else ["run", "kind", "step", "epoch"])
         frame = frame.take(long.pop("row")).reset_index(drop=True)
         frame[["metric", "value"]] = long
         return frame[[*LONG, *(name for name in frame.columns if name not in LONG)]]
@@ -128,7 +129,7 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
 
 def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     status = status_of(directory)
-    losses = [row.get("loss") for row in _read_rows(RunPaths(directory).metrics) if row["split"] == "val"]
+    losses = [row.get("loss") for row in read_rows(RunPaths(directory).metrics) if row["kind"] == "val"]
     row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
     row["hooks"] = "+".join(config["hooks"])
@@ -166,23 +167,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         warnings.warn(f"{path} cannot be read and is left out: {error}", stacklevel=3)
         return None
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a JSON-lines file; a torn line, which a crash or a running writer leaves, is skipped."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    try:
-        return json.loads(b"[" + b",".join(lines) + b"]")  # one parse is four times faster than one a line
-    except ValueError:
-        return [row for line in lines if (row := _parse(line)) is not None]
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and {"split", "step", "epoch"} <= row.keys() else None

@@ -102,17 +102,17 @@ def training_losses(runs: Runs) -> pd.DataFrame:
     """
     rows = runs.metrics
     keys = ["run", "epoch"]
-    told = rows[rows["split"].isin(["epoch", "val", "distill"])].drop_duplicates(
-        [*keys, "split", "metric"], keep="last"
+    told = rows[rows["kind"].isin(["train_epoch", "val", "distill"])].drop_duplicates(
+        [*keys, "kind", "metric"], keep="last"
     )
-    wide = told.assign(key=told["split"] + "." + told["metric"]).pivot(index=keys, columns="key", values="value")
-    wide = wide.reindex(columns=wide.columns.union(["epoch.loss", "val.top1", "distill.at", "distill.kd"]))
+    wide = told.assign(key=told["kind"] + "." + told["metric"]).pivot(index=keys, columns="key", values="value")
+    wide = wide.reindex(columns=wide.columns.union(["train_epoch.loss", "val.top1", "distill.at", "distill.kd"]))
     teaching = wide["distill.at"].fillna(0.0)
     only_at = wide["distill.kd"].fillna(0.0) == 0
     values = pd.DataFrame(
         {
-            "loss": wide["epoch.loss"],
-            "ce": (wide["epoch.loss"] - teaching).where(only_at),
+            "loss": wide["train_epoch.loss"],
+            "ce": (wide["train_epoch.loss"] - teaching).where(only_at),
             "top1_err": 100 - wide["val.top1"],
         }
     ).reset_index()

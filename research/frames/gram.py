@@ -112,11 +112,11 @@ def gram_cost(runs: Runs) -> pd.DataFrame:
     measured batches comes on top. A process's first measurement may include the compilation of the kernels.
     """
     rows = runs.metrics
-    rows = rows[(rows["metric"] == "seconds") & rows["split"].isin(["gram", "epoch"])]
+    rows = rows[(rows["metric"] == "seconds") & rows["kind"].isin(["gram", "train_epoch"])]
     # a resumed run may have logged an epoch twice: its last row counts
-    rows = rows.drop_duplicates([name for name in ("run", "split", "epoch", "layer") if name in rows], keep="last")
-    sums = rows.pivot_table(index=["run", "epoch"], columns="split", values="value", aggfunc="sum")
-    cost = sums.rename(columns={"gram": "seconds", "epoch": "training"}).reindex(columns=["seconds", "training"])
+    rows = rows.drop_duplicates([name for name in ("run", "kind", "epoch", "layer") if name in rows], keep="last")
+    sums = rows.pivot_table(index=["run", "epoch"], columns="kind", values="value", aggfunc="sum")
+    cost = sums.rename(columns={"gram": "seconds", "train_epoch": "training"}).reindex(columns=["seconds", "training"])
     cost = cost.dropna().rename_axis(columns=None).reset_index()
     return cost.assign(share=cost["seconds"] / (cost["seconds"] + cost["training"]))
 

@@ -53,12 +53,12 @@ def run_results(runs: Runs) -> pd.DataFrame:
     """A row for every run, by its name: ``seed`` and the columns of ``RESULTS``, nan where nothing was measured."""
     rows = runs.metrics
     found = {name: {"seed": seed} for name, seed in zip(runs["name"], runs["seed"], strict=True)}
-    for (run, split), part in rows[rows["split"].isin(["epoch", "val"])].groupby(["run", "split"]):
+    for (run, kind), part in rows[rows["kind"].isin(["train_epoch", "val"])].groupby(["run", "kind"]):
         table = part.pivot_table(index="epoch", columns="metric", values="value", aggfunc="last", dropna=False)
         table = table.reindex(columns=["loss", "top1", "top5", "seconds", "peak_memory"]).sort_index()
         last, mine = table.iloc[-1], found[run]
         mine["seconds"] = mine.get("seconds", 0.0) + table["seconds"].sum()
-        if split == "epoch":
+        if kind == "train_epoch":
             mine |= {"train_loss": last["loss"], "train_top1_err": 100 - last["top1"]}
             mine["peak_memory"] = table["peak_memory"].max()
         else:

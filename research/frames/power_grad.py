@@ -89,7 +89,7 @@ def _compared(run: pd.Series, row: pd.Series, recipe: Sequence[str]) -> dict:
     if run["status"] != "finished":
         return shown | {"but": ", ".join([f"{run['status']} at epoch {run['epoch']}", *unlike])}
     metrics = Runs([run]).metrics
-    images = metrics.loc[(metrics["split"] == "val") & (metrics["metric"] == "images"), "value"].iloc[-1]
+    images = metrics.loc[(metrics["kind"] == "val") & (metrics["metric"] == "images"), "value"].iloc[-1]
     errors = binomial_error(run["best_top1"], images), binomial_error(row["top1"], row["images"])
     return shown | {"difference": run["best_top1"] - row["top1"], "error": np.hypot(*errors)}
 

@@ -184,7 +184,7 @@ def layer_densities(runs: Runs) -> pd.DataFrame:
     """A row for every masked layer after every epoch: run, trained (epochs), step, layer, active, density, coverage,
     kept (active after the epoch before too), survived (of the initial ones)."""
     rows = runs.metrics
-    rows = rows[rows["split"] == "sparse"]
+    rows = rows[rows["kind"] == "sparse"]
     keys, values = ["run", "epoch", "step", "layer"], ["active", "density", "coverage", "kept", "survived"]
     if rows.empty:
         return pd.DataFrame(columns=["run", "trained", "step", "layer", *values])
@@ -238,7 +238,7 @@ def events(runs: Runs) -> pd.DataFrame:
         UsageError: there was none.
     """
     rows = runs.metrics
-    rows = rows[rows["split"] == "sparse_event"]
+    rows = rows[rows["kind"] == "sparse_event"]
     if rows.empty:
         raise UsageError("no run has had a rewiring event")
     known = []
@@ -252,7 +252,7 @@ def events(runs: Runs) -> pd.DataFrame:
 def step_times(runs: Runs) -> dict[str, float]:
     """Milliseconds of one training step of each run: its shortest epoch over the steps in it."""
     rows = runs.metrics
-    rows = rows[(rows["split"] == "epoch") & (rows["metric"] == "seconds")]
+    rows = rows[(rows["kind"] == "train_epoch") & (rows["metric"] == "seconds")]
     per_step = 1000 * rows["value"] * (rows["epoch"] + 1) / rows["step"]
     return per_step.groupby(rows["run"]).min().to_dict()
 

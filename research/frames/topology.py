@@ -62,7 +62,7 @@ def topology_points(runs: Runs) -> pd.DataFrame:
     top1 = 100 - run_results(runs)["top1_err"]
     table["top1"] = top1.reindex(table.index).where(table["status"] == "finished")
     metrics = runs.metrics
-    measured = metrics[(metrics["split"] == "ldi") & (metrics["metric"] == "mean")]
+    measured = metrics[(metrics["kind"] == "ldi") & (metrics["metric"] == "mean")]
     if len(measured):
         measured = measured[measured["layer"].isna()]
         table = table.join(measured.pivot_table("value", "run", "mode", aggfunc="last").add_prefix("ldi_"))

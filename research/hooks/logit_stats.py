@@ -58,8 +58,8 @@ class LogitStats(Hook):
         add(self.val, logits)
 
     def epoch_end(self, run: Run) -> None:
-        for split, sums in (("train_logits", self.train), ("val_logits", all_reduce(self.val))):
-            run.log(split, **means(sums))
+        for kind, sums in (("train_logits", self.train), ("val_logits", all_reduce(self.val))):
+            run.log(kind, **means(sums))
             sums.zero_()
 
     def state_dict(self) -> dict[str, Any]:

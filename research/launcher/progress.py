@@ -43,20 +43,20 @@ class Progress:
 
     def show(self, row: dict) -> None:
         """Take one row of ``metrics.jsonl``; ``{}`` only keeps the clock moving."""
-        split = row.get("split")
-        if split is None:
+        kind = row.get("kind")
+        if kind is None:
             self.bar.refresh()
-        elif split == "note":
+        elif kind == "note":
             self.say(row["text"])
-        elif split == "train":
+        elif kind == "train":
             self.train = row
             self.bar.n = row["step"]
             self.bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{row['top1']:.1f}%")
             if self.output == "text" and time.monotonic() - self.spoke > QUIET_SECONDS:
                 self.say(f"step {row['step']}/{self.steps}  {self.rates(row)}")
-        elif split == "epoch":
+        elif kind == "train_epoch":
             self.train = row
-        elif split == "val":
+        elif kind == "val":
             trained = f"train loss {self.train['loss']:.4f} top-1 {self.train['top1']:.2f} %" if self.train else ""
             tested = f"val loss {row['loss']:.4f} top-1 {row['top1']:.2f} %"
             self.say(f"epoch {row['epoch'] + 1}/{self.epochs}  {trained}  {tested}  {self.rates(row)}")

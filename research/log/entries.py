@@ -238,7 +238,7 @@ def _attention(groups: Sequence[Group]) -> str:
     lines = []
     for group in groups:
         rows = group.runs.metrics
-        rows = rows[(rows["split"] == "distill") & rows["metric"].str.startswith("at.")]
+        rows = rows[(rows["kind"] == "distill") & rows["metric"].str.startswith("at.")]
         last = rows[rows["epoch"] == rows["epoch"].max()].groupby("metric", sort=False)["value"].mean()
         taps = ", ".join(f"{tap.removeprefix('at.')} {value:.2e}" for tap, value in last.items() if value > 0)
         lines += [f"{group.label}: {taps}"] if taps else []

@@ -128,7 +128,7 @@ def teachers(groups: Sequence[Group]) -> str:
             continue
         name = group.changes.get("distill.teacher", "")
         rows = group.runs.metrics
-        top1 = rows.loc[(rows["split"] == "val_teacher") & (rows["metric"] == "top1"), "value"]
+        top1 = rows.loc[(rows["kind"] == "val_teacher") & (rows["metric"] == "top1"), "value"]
         said = [
             f"top-1 error {100 - top1.mean():.2f} % as measured by its students" if len(top1) else "not measured yet"
         ]

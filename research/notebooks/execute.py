@@ -73,7 +73,7 @@ def execute(
 
 def find(notebook: str | Path) -> Path:
     """The file of a notebook: a path, or a name under ``notebooks`` of this folder or of the project."""
-    folders = [Path("notebooks"), Path(__file__).parent.parent / "notebooks"]
+    folders = [Path("notebooks"), Path(__file__).parents[2] / "notebooks"]
     for path in (Path(notebook), *(folder / notebook for folder in folders)):
         for candidate in (path, path.with_name(f"{path.name}.ipynb")):
             if candidate.suffix == ".ipynb" and candidate.is_file():

@@ -153,11 +153,11 @@ class Run:
         now = {"status": status, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         write_atomic(self.paths.status, json.dumps(kept | now | more, indent=2) + "\n")
 
-    def log(self, split: str, **values: Any) -> None:
+    def log(self, kind: str, **values: Any) -> None:
         """Append one row to ``metrics.jsonl``; numbers that JSON does not know (nan, inf) become null."""
         if self.rank:
             return
-        row = {"split": split, "step": self.step, "epoch": self.epoch}
+        row = {"kind": kind, "step": self.step, "epoch": self.epoch}
         row |= {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         with open(self.paths.metrics, "a") as file:
             file.write(json.dumps(row) + "\n")  # one write of one line: a reader sees whole rows

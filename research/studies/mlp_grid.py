@@ -112,11 +112,11 @@ def networks(runs: Runs, ldi_mode: str = "exact") -> pd.DataFrame:
     numbers = metrics[metrics["metric"].isin(("top1", "loss", "mean", "std"))]
     if "layer" in numbers:
         numbers = numbers[numbers["layer"].isna() & (numbers["mode"].isna() | (numbers["mode"] == ldi_mode))]
-    newest = numbers.groupby(["run", "split", "metric"])["value"].last().unstack(["split", "metric"])
+    newest = numbers.groupby(["run", "kind", "metric"])["value"].last().unstack(["kind", "metric"])
     newest = newest.reindex(table.index)
-    for split, prefix in (("val", ""), ("epoch", "train_"), ("ldi", "ldi_")):
-        for metric in ("mean", "std") if split == "ldi" else ("top1", "loss"):
-            table[prefix + metric] = newest.get((split, metric), math.nan)
+    for kind, prefix in (("val", ""), ("train_epoch", "train_"), ("ldi", "ldi_")):
+        for metric in ("mean", "std") if kind == "ldi" else ("top1", "loss"):
+            table[prefix + metric] = newest.get((kind, metric), math.nan)
     table.insert(0, "epoch", runs.set_index("name")["epoch"])
     return table.rename_axis("run").reset_index()
 
@@ -127,7 +127,7 @@ def networks(runs: Runs, ldi_mode: str = "exact") -> pd.DataFrame:
 def train_lines(runs: Runs) -> list[str]:
     """Of every epoch of every run: training accuracy (percent, while training) and mean training loss."""
     metrics = runs.metrics
-    epochs = metrics[metrics["split"] == "epoch"].pivot_table(
+    epochs = metrics[metrics["kind"] == "train_epoch"].pivot_table(
         index=["run", "epoch"], columns="metric", values="value", sort=False
     )
     return [f"{row.top1} {row.loss}" for row in epochs.itertuples()]

@@ -95,7 +95,7 @@ def fit_stack(runs: Sequence[Run], ldi_modes: Sequence[Mode], bar: tqdm) -> list
 def measure_ldi(runs: Sequence[Run], modes: Sequence[Mode]) -> None:
     """LDI of the networks of ``runs`` with their initial weights, over the validation set, as rows of their metrics.
 
-    For every mode and layer one row ``split="ldi"`` with ``mode``, ``layer`` and ``mean``, and then one without
+    For every mode and layer one row ``kind="ldi"`` with ``mode``, ``layer`` and ``mean``, and then one without
     ``layer`` that has ``mean``, ``std`` and ``pooled_std`` of all. Initial weights follow from the Config, so a run may
     be trained, or not yet; what was measured before is not measured again.
     """
@@ -121,7 +121,7 @@ def measure_ldi(runs: Sequence[Run], modes: Sequence[Mode]) -> None:
 def measured(run: Run, mode: Mode) -> bool:
     """Whether the metrics of ``run`` have its LDI."""
     rows = load_runs(run.dir).metrics
-    rows = rows[(rows["split"] == "ldi") & (rows["metric"] == "pooled_std")]
+    rows = rows[(rows["kind"] == "ldi") & (rows["metric"] == "pooled_std")]
     return len(rows) > 0 and mode in set(rows["mode"])
 
 

@@ -14,6 +14,7 @@ import torch
 from research.config import Config
 from research.data.datasets import classes_and_shape, describe
 from research.errors import UsageError
+from research.hooks import HOOKS, Hook
 from research.layers.substitute import Report
 from research.measures.cost import Cost, count
 from research.models import create_model, known_for
@@ -34,8 +35,9 @@ def network_cost(config: Config) -> NetworkCost:
     Raises:
         UsageError: a data set whose classes are counted on disk, or layers that have no counting rule.
     """
-    # initial values change no count
-    return _network_cost(json.dumps(replace(config, seed=0, name="").to_dict()))
+    # initial values change no count, nor do methods that leave the network alone, whatever they start from
+    hooks = {name: given for name, given in config.hooks.items() if HOOKS[name].build is not Hook.build}
+    return _network_cost(json.dumps(replace(config, seed=0, name="", hooks=hooks).to_dict()))
 
 
 @lru_cache(maxsize=64)

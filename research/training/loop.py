@@ -36,7 +36,7 @@ def fit(run: Run) -> Run:
                 for hook in run.hooks.values():
                     hook.epoch_start(run)
             train_epoch(run, meter)
-            run.log("epoch", **meter.epoch_means())
+            run.log("train_epoch", **meter.epoch_means())
             result = evaluate(run, run.model)
             run.log("val", **result)
             for hook in run.hooks.values():

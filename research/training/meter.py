@@ -72,7 +72,7 @@ class Meter:
             "loss": loss,
             "top1": 100 * correct / images,
             "images_per_second": images / seconds,
-            "data_share": self.waited / seconds,
+            "data_wait": self.waited / seconds,
         }
         self.loss_sum += loss * images
         self.correct_sum += correct
@@ -97,7 +97,7 @@ class Meter:
             "top1": 100 * self.correct_sum / self.images,
             "seconds": self.epoch_seconds,
             "images_per_second": self.images / self.epoch_seconds,
-            "data_share": self.epoch_waited / self.epoch_seconds,
+            "data_wait": self.epoch_waited / self.epoch_seconds,
             "peak_memory": peak_memory(self.losses.device),
         }
 

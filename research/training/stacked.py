@@ -56,7 +56,7 @@ class StackedTraining:
                 self.train_epoch(bar)
                 self.unstack()
                 for place, run in self.members.items():
-                    run.log("epoch", **self.meters[place].epoch_means())
+                    run.log("train_epoch", **self.meters[place].epoch_means())
                 top1 = self.evaluate()
                 for place, run in self.members.items():
                     keep_best(run, top1[place])

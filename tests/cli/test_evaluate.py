@@ -61,7 +61,7 @@ def test_hooks_see_every_validation_sample_of_the_run_once_an_epoch_and_of_no_ot
     monkeypatch.setitem(HOOKS, "keep", Keep)
     found = rows(fit(Run.create(tiny(hooks={"ema": {}, "keep": {}}))))
     assert seen[-1][1] is None
-    for epoch, row in enumerate(row for row in found if row["split"] == "val"):
+    for epoch, row in enumerate(row for row in found if row["kind"] == "val"):
         batches = [(z, y) for e, z, y in seen if e == epoch and z is not None]
         z, y = (torch.cat(part) for part in zip(*batches, strict=True))
         assert len(z) == row["images"] == 359
@@ -78,10 +78,10 @@ def test_run_evaluates_to_what_it_recorded_and_stays_as_it_was(run):
         evaluate_weights([run.dir], last=last, ema=ema)[0] for last, ema in ((0, 0), (1, 0), (0, 1))
     )
     assert stamps() == before
-    recorded = [row for row in rows(run) if row["split"] == "val"]
+    recorded = [row for row in rows(run) if row["kind"] == "val"]
     assert best["top1"] == run.best_top1 == pytest.approx(100 * best["correct"] / best["images"])
     assert (last["top1"], last["top5"], last["loss"]) == tuple(recorded[-1][n] for n in ("top1", "top5", "loss"))
-    assert averaged["loss"] == [row for row in rows(run) if row["split"] == "val_ema"][-1]["loss"]
+    assert averaged["loss"] == [row for row in rows(run) if row["kind"] == "val_ema"][-1]["loss"]
     assert averaged["loss"] != last["loss"]
 
 

@@ -22,7 +22,7 @@ def runs(tmp_path):
             hooks = {"power_grad": {"alpha": alpha, "final_alpha": 0.0}, "logit_stats": {}}
             run = write_run(tmp_path, f"a{alpha}s{seed}", hooks=hooks, seed=seed)
             rows = [
-                {"split": split, "step": 10 * e + 10, "epoch": e, "norm": factor * (e + 1) * (seed + 1) / alpha}
+                {"kind": split, "step": 10 * e + 10, "epoch": e, "norm": factor * (e + 1) * (seed + 1) / alpha}
                 for e in range(3)
                 for split, factor in (("train_logits", 7.0), ("val_logits", 1.0))
             ]

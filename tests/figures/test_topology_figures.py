@@ -137,9 +137,9 @@ def write_mlp(runs: Path, depth: int, tc: int, seed: int, top1: float, **config)
     folder = write_run(runs, f"mlp-{depth}-{tc}-{seed}", epochs=1, **given)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
-        if row["split"] == "val":
+        if row["kind"] == "val":
             row["top1"] = top1
-    start = {"split": "ldi", "step": 0, "epoch": 0, "mode": "exact"}
+    start = {"kind": "ldi", "step": 0, "epoch": 0, "mode": "exact"}
     rows += [start | {"layer": "layers.0", "mean": 9.0}, start | {"mean": 0.4 + tc / 100, "std": 0.2}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -45,13 +45,13 @@ def runs(here):
             run = write_run(
                 here / "runs", f"{name}{seed}", **{k: stored[k] for k in stored if k not in ("name", "runs")}
             )
-            rows = [{"split": "val_teacher", "step": 0, "epoch": 0, "top1": 58.5}] if name == "taught" else []
+            rows = [{"kind": "val_teacher", "step": 0, "epoch": 0, "top1": 58.5}] if name == "taught" else []
             for epoch in range(2):
                 at = {"step": epoch, "epoch": epoch}
-                rows.append({"split": "epoch", **at, "loss": 3.0 - epoch, "top1": 50.0})
-                rows.append({"split": "val", **at, "loss": 1.0, "top1": 100 - error, "top5": 90.0})
+                rows.append({"kind": "train_epoch", **at, "loss": 3.0 - epoch, "top1": 50.0})
+                rows.append({"kind": "val", **at, "loss": 1.0, "top1": 100 - error, "top5": 90.0})
                 if name == "taught":
-                    rows.append({"split": "distill", **at, "at": 0.75, "kd": 0.0, "at.group1": 2e-4, "at.group2": 1e-4})
+                    rows.append({"kind": "distill", **at, "at": 0.75, "kd": 0.0, "at.group1": 2e-4, "at.group2": 1e-4})
             (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             told = {"status": "finished", "epoch": 2, "best_top1": 100 - error, "last_top1": 100 - error}
             (run / "status.json").write_text(json.dumps(told))
@@ -127,7 +127,7 @@ def test_study_trains_each_network_with_and_without_its_own_dense_teacher(reques
     taught = [config for config in students if "distill" in config.hooks]
     network = lambda config: (config.model, config.substitute, config.seed)  # noqa: E731
     taught_as = Counter(json.dumps(config.hooks["distill"], sort_keys=True) for config in taught)
-    plain = sorted(network_cost(config) for config in students if "distill" not in config.hooks)
+    plain = sorted(network(config) for config in students if "distill" not in config.hooks)
     assert sorted(map(network, taught)) == sorted(plain * len(taught_as))
     assert set(taught_as.values()) == {len(plain)}
     allowed = {"name", "seed", "substitute", "hooks", "model"}
@@ -202,7 +202,7 @@ def test_cross_entropy_is_the_training_loss_without_attention_transfer(runs, her
     assert losses["tt:0.8 distill", "loss", 2] == 2.0 and losses["tt:0.8 distill", "ce", 2] == 1.25
     assert losses["tt:0.8", "ce", 2] == losses["tt:0.8", "loss", 2] == 2.0
     assert losses["wrn-10-1", "top1_err", 1] == 40.5
-    row = {"split": "distill", "step": 2, "epoch": 1, "at": 0.75, "kd": 0.5}
+    row = {"kind": "distill", "step": 2, "epoch": 1, "at": 0.75, "kd": 0.5}
     for seed in (0, 1):
         with open(here / "runs" / f"taught{seed}" / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")

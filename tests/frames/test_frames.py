@@ -27,10 +27,10 @@ def test_one_row_a_run_with_config_and_progress(tmp_path):
 def test_metrics_hold_every_number_once(tmp_path):
     write_run(tmp_path, "a", epochs=2, gram=True)
     metrics = load_runs(tmp_path).metrics
-    assert set(metrics["split"]) == {"train", "epoch", "val", "gram"}  # notes carry no number
-    val = metrics[(metrics["split"] == "val") & (metrics["metric"] == "loss")]
+    assert set(metrics["kind"]) == {"train", "train_epoch", "val", "gram"}  # notes carry no number
+    val = metrics[(metrics["kind"] == "val") & (metrics["metric"] == "loss")]
     assert val["value"].to_list() == [1.0, 0.5] and val["epoch"].to_list() == [0, 1]
-    assert metrics[metrics["split"] == "gram"].groupby("layer").size().to_dict() == dict.fromkeys(LAYERS, 2)
+    assert metrics[metrics["kind"] == "gram"].groupby("layer").size().to_dict() == dict.fromkeys(LAYERS, 2)
     assert len(metrics) == 2 * (4 + 4 + 4 + len(LAYERS))
 
 
@@ -46,10 +46,10 @@ def test_run_being_written_is_read_to_its_last_whole_row(tmp_path):
     run = write_run(tmp_path, "a", epochs=2)
     whole = load_runs(tmp_path).metrics
     with open(run / "metrics.jsonl", "a") as file:
-        file.write('{"split": "val", "step": 30, "epoch": 2, "lo')
+        file.write('{"kind": "val", "step": 30, "epoch": 2, "lo')
     pd.testing.assert_frame_equal(load_runs(tmp_path).metrics, whole)
     with open(run / "metrics.jsonl", "a") as file:  # a torn row in the middle, as a crash leaves it
-        file.write('\n{"split": "val", "step": 30, "epoch": 2, "loss": 0.25}\n')
+        file.write('\n{"kind": "val", "step": 30, "epoch": 2, "loss": 0.25}\n')
     assert load_runs(tmp_path)["last_loss"].item() == 0.25
     (run / "metrics.jsonl").unlink()
     (run / "status.json").unlink()
@@ -79,7 +79,7 @@ def test_unreadable_status_is_told_and_hides_no_other_run(tmp_path):
 
 def test_number_that_was_not_finite_is_nan_and_kept(tmp_path):
     run = write_run(tmp_path, "a", epochs=1)
-    (run / "metrics.jsonl").write_text(json.dumps({"split": "val", "step": 1, "epoch": 0, "loss": None}) + "\n")
+    (run / "metrics.jsonl").write_text(json.dumps({"kind": "val", "step": 1, "epoch": 0, "loss": None}) + "\n")
     assert load_runs(tmp_path).metrics["value"].isna().to_list() == [True]
 
 
@@ -128,3 +128,12 @@ def test_labels_say_what_differs_other_than_the_seed(tmp_path):
         {"seed": 1, "epochs": 3},
         {"model": "resnet20", "epochs": 3},
     ]
+
+
+def test_rows_of_version_0_1_are_read_under_todays_names(tmp_path):
+    run = write_run(tmp_path, "old")
+    before = load_runs(tmp_path).metrics
+    text = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(text.replace('"kind"', '"split"').replace('"train_epoch"', '"epoch"'))
+    assert '"split": "epoch"' in (run / "metrics.jsonl").read_text()
+    pd.testing.assert_frame_equal(load_runs(tmp_path).metrics, before)

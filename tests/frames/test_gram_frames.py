@@ -83,7 +83,7 @@ def test_results_of_two_networks_do_not_mix(tmp_path):
 
 def test_cost_is_the_share_of_measuring_in_an_epoch(tmp_path):
     run = write_run(tmp_path, "g", epochs=2)  # 1.5 s of training an epoch
-    rows = [{"split": "gram", "step": 10, "epoch": 1, "layer": layer, "seconds": 0.25} for layer in ("a", "b")]
+    rows = [{"kind": "gram", "step": 10, "epoch": 1, "layer": layer, "seconds": 0.25} for layer in ("a", "b")]
     twice = [{**row, "seconds": 9.0} for row in rows]  # a run killed before its checkpoint measures again
     (run / "metrics.jsonl").open("a").write("".join(json.dumps(row) + "\n" for row in twice + rows))
     write_run(tmp_path, "plain", epochs=2)

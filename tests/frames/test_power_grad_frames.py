@@ -35,7 +35,7 @@ def write(tmp_path):
     def make(name, alpha=None, top1=70.0, images=50_000, status="finished", hooks=None, **config):
         hooks = {**({"power_grad": {"alpha": alpha, "final_alpha": 0.0}} if alpha else {}), **(hooks or {})}
         run = write_run(tmp_path, name, **{**RECIPE, "hooks": hooks, **config})
-        row = {"split": "val", "step": 30, "epoch": 2, "images": images}
+        row = {"kind": "val", "step": 30, "epoch": 2, "images": images}
         (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
         done = {"status": status, "epoch": 100, "epochs": 100, "step": 1, "best_top1": top1, "last_top1": top1}
         (run / "status.json").write_text(json.dumps(done))

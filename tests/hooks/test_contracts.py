@@ -39,7 +39,7 @@ def test_neutral_settings_leave_training_bit_identical(name, tiny):
     assert weights(plain).keys() == weights(neutral).keys()
     for key, weight in weights(plain).items():
         assert torch.equal(weight, weights(neutral)[key]), key
-    assert rows(plain) == [row for row in rows(neutral) if row["split"] in ("train", "epoch", "val")]
+    assert rows(plain) == [row for row in rows(neutral) if row["kind"] in ("train", "train_epoch", "val")]
 
 
 @every_hook

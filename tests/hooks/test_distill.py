@@ -93,7 +93,7 @@ def test_half_precision_is_computed_in_single():
 
 
 @pytest.mark.parametrize(
-    ("model", "split", "taps", "sides"),
+    ("model", "kind", "taps", "sides"),
     [
         ("wrn-16-1", 1, ["group1", "group2", "group3"], [32, 16, 8]),
         ("wrn-16-1", 2, [f"group{g}.{b}" for g in (1, 2, 3) for b in (0, 1)], [32, 32, 16, 16, 8, 8]),
@@ -193,8 +193,8 @@ def test_loss_of_every_step_is_that_of_the_equations(tiny, teacher, monkeypatch)
     monkeypatch.setitem(HOOKS, "spy", Spy)
     distill = {"teacher": str(teacher.dir), "alpha": 0.4, "temperature": 3.0, "beta": 500.0}
     run = fit(Run.create(tiny(**SMALL, hooks={"distill": distill, "spy": {}})))
-    (row,) = [row for row in rows(run) if row["split"] == "distill"]
-    (epoch,) = [row for row in rows(run) if row["split"] == "epoch"]
+    (row,) = [row for row in rows(run) if row["kind"] == "distill"]
+    (epoch,) = [row for row in rows(run) if row["kind"] == "train_epoch"]
     assert epoch["loss"] == pytest.approx(np.mean(Spy.seen), rel=1e-6)
     assert row["at"] == pytest.approx(500.0 * sum(row[f"at.layer{i}"] for i in (1, 2, 3)), rel=1e-6)
     assert 0 < row["kd"] and 0 < row["at"] < epoch["loss"]
@@ -205,7 +205,7 @@ def test_teacher_is_measured_and_named_and_no_part_of_the_run(tiny, teacher):
     run = fit(Run.create(tiny(**SMALL, name="student", hooks={"distill": {"teacher": str(teacher.dir)}})))
     assert weights(run).keys() == weights(plain).keys()
     assert len(run.optimizer.param_groups[0]["params"]) == len(plain.optimizer.param_groups[0]["params"])
-    (measured,) = [row for row in rows(run) if row["split"] == "val_teacher"]
+    (measured,) = [row for row in rows(run) if row["kind"] == "val_teacher"]
     assert measured["top1"] == teacher.best_top1
     assert (
         f"{teacher.dir}/best.safetensors; its top-1 here is {teacher.best_top1:.2f} %" in run.paths.metrics.read_text()

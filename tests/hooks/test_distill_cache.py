@@ -46,7 +46,7 @@ def assert_close_runs(one: Run, other: Run, rel: float, percent: float = 0.3) ->
 def test_losses_are_those_of_asking_at_every_step(tiny, given):
     asked, kept = (fit(distilled(tiny, str(cache), cache, epochs=2, **given)) for cache in (False, True))
     assert_close_runs(asked, kept, rel=1e-4)
-    assert {row["split"] for row in rows(kept)} >= {"distill", "val_teacher"}
+    assert {row["kind"] for row in rows(kept)} >= {"distill", "val_teacher"}
 
 
 class Look(Hook):

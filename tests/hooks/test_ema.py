@@ -26,7 +26,7 @@ def test_average_follows_its_recursion(tiny, monkeypatch):
 
 def test_average_is_evaluated_after_every_epoch(tiny):
     run = fit(Run.create(tiny(hooks={"ema": {"decay": 0.9}})))
-    assert [row["epoch"] for row in rows(run) if row["split"] == "val_ema"] == [0, 1]
+    assert [row["epoch"] for row in rows(run) if row["kind"] == "val_ema"] == [0, 1]
 
 
 def test_integers_and_masks_are_kept_not_averaged(tiny):

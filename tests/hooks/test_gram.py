@@ -151,7 +151,7 @@ def test_multipliers_of_one_are_plain_training(tiny, monkeypatch):
     monkeypatch.setattr(nmi, "gradient_multiplier", torch.ones_like)
     plain = trained(tiny(model="resnet8", name="plain"))
     ones = trained(tiny(model="resnet8", name="ones", gram={"warmup": 0}))
-    assert any(row["split"] == "gram" for row in rows(ones))
+    assert any(row["kind"] == "gram" for row in rows(ones))
     for name, weight in weights(plain).items():
         assert torch.equal(weight, weights(ones)[name]), name
 
@@ -161,7 +161,7 @@ def test_record_gives_back_every_matrix(tiny):
     record = load_gram(run.dir, 2)
     assert sorted(path.name for path in (run.dir / "gram").iterdir()) == ["epoch_001.npz", "epoch_002.npz"]
     assert (record.epoch, record.k, record.variant) == (2, 3.0, "center")
-    measured = [row for row in rows(run) if row["split"] == "gram" and row["epoch"] == 2]
+    measured = [row for row in rows(run) if row["kind"] == "gram" and row["epoch"] == 2]
     images = 128 * len(run.train_loader)  # more batches were asked for than there are
     for layer, row in zip(record.layers, measured, strict=True):
         assert row["layer"] == layer.name and row["images"] == images

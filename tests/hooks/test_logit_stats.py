@@ -71,7 +71,7 @@ def test_rows_are_the_statistics_of_all_logits_of_the_epoch(tiny, monkeypatch, a
 
     monkeypatch.setitem(HOOKS, "keep", Keep)
     config = tiny(epochs=1, accumulation=accumulation, log_interval=4, hooks={"logit_stats": {}, "keep": {}})
-    found = {row["split"]: row for row in rows(fit(Run.create(config)))}
+    found = {row["kind"]: row for row in rows(fit(Run.create(config)))}
     for split, logits in seen.items():
         z = torch.cat(logits).double()
         assert found[split]["images"] == len(z)

@@ -349,7 +349,7 @@ def test_rows_hold_the_validation_loss_of_alpha_times_the_logits(tiny):
     with torch.no_grad():
         batches = [(run.model(inputs), targets) for inputs, targets in run.val_loader]
     z, y = (torch.cat(part) for part in zip(*batches, strict=True))
-    last = [row for row in rows(run) if row["split"] == "power_grad"][-1]
+    last = [row for row in rows(run) if row["kind"] == "power_grad"][-1]
     assert last["epoch"] == 1 and last["alpha"] == 0.5
     assert last["loss_scaled"] == pytest.approx(F.cross_entropy(0.5 * z, y).item(), rel=1e-5)
 
@@ -359,4 +359,4 @@ def test_final_alpha_is_approached_linearly(tiny):
     assert [hook.alpha_at(epoch, 5) for epoch in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert [PowerGrad(alpha=0.2).alpha_at(epoch, 5) for epoch in range(5)] == [0.2] * 5
     run = fit(Run.create(tiny(epochs=2, hooks={"power_grad": {"alpha": 0.2, "final_alpha": 0.6}})))
-    assert [row["alpha"] for row in rows(run) if row["split"] == "power_grad"] == pytest.approx([0.2, 0.6])
+    assert [row["alpha"] for row in rows(run) if row["kind"] == "power_grad"] == pytest.approx([0.2, 0.6])

@@ -111,7 +111,7 @@ def watched(monkeypatch):
 def density_by_epoch(run) -> dict[int, dict[str, float]]:
     found = {}
     for row in rows(run):
-        if row["split"] == "sparse":
+        if row["kind"] == "sparse":
             found.setdefault(row["epoch"], {})[row["layer"]] = row["active"]
     return found
 
@@ -152,7 +152,7 @@ def test_the_smallest_weights_go(tiny, watched):
 def test_best_weights_have_the_final_sparsity(tiny):
     own = {"sparsity": 0.99, "iterations": 2, "start_epoch": 0, "every": 3, "kind": "exponential"}
     run = fit(Run.create(tiny(epochs=6, hooks={"prune": own})))
-    val = {row["epoch"]: row["top1"] for row in rows(run) if row["split"] == "val"}
+    val = {row["epoch"]: row["top1"] for row in rows(run) if row["kind"] == "val"}
     assert run.status["best_top1"] == max(val[3], val[4], val[5])
     row = evaluate_weights([run.dir])[0]
     assert row["top1"] == pytest.approx(run.status["best_top1"])
@@ -182,7 +182,7 @@ def test_missing_or_foreign_start_is_refused(tiny):
 def test_targets_of_matrices_and_kernels_are_separate(tiny):
     own = {"sparsity_fc": 0.5, "sparsity_conv": 0.8, "only": "*conv* fc"}
     run = fit(Run.create(tiny(model="resnet8", batch_size=256, hooks={"prune": own})))
-    last = [row for row in rows(run) if row["split"] == "sparse" and row["epoch"] == 1]
+    last = [row for row in rows(run) if row["kind"] == "sparse" and row["epoch"] == 1]
     assert {round(row["density"], 1) for row in last if row["layer"] == "fc.weight"} == {0.5}
     assert {round(row["density"], 1) for row in last if row["layer"] != "fc.weight"} == {0.2}
     assert len(last) == 8

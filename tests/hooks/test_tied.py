@@ -128,7 +128,7 @@ def test_training_keeps_weights_tied_and_evaluation_rebuilds_them(tiny, unit):
             assert len(rows_.unique(dim=0)) <= round(0.25 * len(rows_))
             assert not torch.equal(bank_of(module), torch.zeros_like(bank_of(module))), name
     assert sum(hasattr(m, "parametrizations") for m in run.model.modules()) == 6
-    best = max(row["top1"] for row in rows(run) if row["split"] == "val")
+    best = max(row["top1"] for row in rows(run) if row["kind"] == "val")
     assert evaluate_weights([run.dir])[0]["top1"] == pytest.approx(best)
 
 
@@ -167,7 +167,7 @@ def test_weight_decay_acts_on_the_bank_though_vectors_are_left_out(tiny):
 
 def test_gram_leaves_tied_convolutions_alone(tiny):
     run = fit(Run.create(tiny(model="resnet8", batch_size=256, hooks={"gram": {"warmup": 0}, "tied": {}})))
-    measured = {row["layer"] for row in rows(run) if row["split"] == "gram"}
+    measured = {row["layer"] for row in rows(run) if row["kind"] == "gram"}
     tied = {name for name, module in run.model.named_modules() if hasattr(module, "parametrizations")}
     assert measured
     assert tied

@@ -68,7 +68,7 @@ def test_two_processes_train_one_network(tiny, capsys):
     alone = fit(Run.create(tiny(name="one")))
     for name, weight in weights(alone).items():
         assert weights(both)[name].sub(weight).abs().max() < 1e-4, name
-    one, two = (next(row for row in rows(run) if row["split"] == "val") for run in (alone, both))
+    one, two = (next(row for row in rows(run) if row["kind"] == "val") for run in (alone, both))
     assert one["images"] == two["images"]
     assert "epoch 2/2" in capsys.readouterr().out
     assert "already finished" in (launch(tiny(name="two", processes=2)) and capsys.readouterr().out)

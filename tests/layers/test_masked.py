@@ -183,7 +183,7 @@ def test_gradients_weights_and_optimizer_state_are_zero_outside_the_mask(given_,
 
 def test_a_static_mask_never_changes_and_every_epoch_says_so(tiny):
     run = fit(Run.create(tiny(hooks={"static_sparse": {"sparsity": 0.9}})))
-    layers = [row for row in rows(run) if row["split"] == "sparse"]
+    layers = [row for row in rows(run) if row["kind"] == "sparse"]
     assert [row["layer"] for row in layers] == ["1.weight", "3.weight", "5.weight"] * 2
     for row in layers:
         assert row["density"] == row["coverage"] == pytest.approx(0.1, abs=0.01)
@@ -192,7 +192,7 @@ def test_a_static_mask_never_changes_and_every_epoch_says_so(tiny):
 
 def test_coverage_grows_while_units_are_exchanged(tiny):
     run = fit(Run.create(tiny(epochs=3, hooks={"set": {"period": "2", "fraction": 0.3}})))
-    first = [row for row in rows(run) if row["split"] == "sparse" and row["layer"] == "1.weight"]
+    first = [row for row in rows(run) if row["kind"] == "sparse" and row["layer"] == "1.weight"]
     coverage = [row["coverage"] for row in first]
     assert coverage == sorted(set(coverage)) and coverage[0] > first[0]["density"]
     assert all(0 < row["kept"] < 1 and 0 < row["survived"] < 1 for row in first)

@@ -37,8 +37,8 @@ def write(here):
         rows = []
         for epoch, error in enumerate(errors):
             at = {"step": 10 * epoch + 10, "epoch": epoch}
-            rows.append({"split": "epoch", **at, "loss": 0.5, "top1": 100 - train, "seconds": 3.0})
-            rows.append({"split": "val", **at, "loss": error / 10, "top1": 100 - error, "top5": 99.0, "seconds": 1.0})
+            rows.append({"kind": "train_epoch", **at, "loss": 0.5, "top1": 100 - train, "seconds": 3.0})
+            rows.append({"kind": "val", **at, "loss": error / 10, "top1": 100 - error, "top5": 99.0, "seconds": 1.0})
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if status:
             told = json.loads((run / "status.json").read_text()) | status
@@ -204,7 +204,7 @@ def test_entry_says_how_long_running_ones_will_take_and_how_much_memory_was_need
     for name, memory in (("done", 1.234), ("going", 0.5)):
         run = write(name, errors=(41, 30), lr=0.1 if name == "done" else 0.2)
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        rows = [row | {"peak_memory": memory} if row["split"] == "epoch" else row for row in rows]
+        rows = [row | {"peak_memory": memory} if row["kind"] == "train_epoch" else row for row in rows]
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config, status = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "status"))
     (run / "config.json").write_text(json.dumps(config | {"epochs": 8}))

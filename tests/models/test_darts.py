@@ -218,7 +218,7 @@ def test_head_adds_its_share_of_the_loss(tiny, with_head, monkeypatch, given, ma
     run = fit(Run.create(tiny(**with_head, epochs=1, hooks={"before": {}, "auxiliary": given, "after": {}})))
     plain, own = np.array(Before.losses).T
     np.testing.assert_allclose(After.losses, main * plain + head * own, rtol=1e-6)
-    (row,) = [row for row in rows(run) if row["split"] == "auxiliary"]
+    (row,) = [row for row in rows(run) if row["kind"] == "auxiliary"]
     assert row["loss"] == pytest.approx(own.mean(), rel=1e-6) and 0 <= row["top1"] <= 100
     assert evaluate_weights([run.dir])[0]["top1"] == run.best_top1
 

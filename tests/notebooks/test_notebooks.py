@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 from research.config import Config
 from research.errors import UsageError
-from research.notebooks.execute import execute as notebooks
+from research.notebooks import execute as notebooks
 
 ROOT = REPOSITORY
 

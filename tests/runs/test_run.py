@@ -61,7 +61,7 @@ def test_rows_are_json_even_when_numbers_are_not(tiny):
     run = Run.create(tiny())
     run.log("train", loss=math.nan, top1=1.5)
     assert json.loads(run.paths.metrics.read_text()) == {
-        "split": "train", "step": 0, "epoch": 0, "loss": None, "top1": 1.5,
+        "kind": "train", "step": 0, "epoch": 0, "loss": None, "top1": 1.5,
     }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_loss_curves_are_those_of_separate_runs(mlp, given):
     for config, run in zip(configs, fit_population(configs), strict=True):
         alone = fit(Run.create(Config.load(config.to_dict(), {"name": f"{config.name}-alone"})))
         together, separate = rows(run), rows(alone)
-        assert len([row for row in separate if row["split"] == "train"]) == 66
+        assert len([row for row in separate if row["kind"] == "train"]) == 66
         assert [row.keys() for row in together] == [row.keys() for row in separate]
         for mine, theirs in zip(together, separate, strict=True):
             assert mine.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-4)
@@ -164,7 +164,7 @@ def test_fit_continues_what_a_population_began(mlp, monkeypatch):
         patch.setattr(StackedTraining, "summary", stop)
         fit_population([config, *others])
     run, alone = fit(Run.create(config)), fit(Run.create(Config.load(config.to_dict(), {"name": "alone"})))
-    assert [row["epoch"] for row in rows(run) if row["split"] == "val"] == [0, 1, 2]
+    assert [row["epoch"] for row in rows(run) if row["kind"] == "val"] == [0, 1, 2]
     assert rows(run)[-1]["loss"] == pytest.approx(rows(alone)[-1]["loss"], rel=1e-4)
 
 
@@ -233,7 +233,7 @@ def test_a_study_together_is_one_process_and_takes_up_where_it_stopped(mlp, tmp_
     assert sweep(path) == 0 and sweep(path) == 0
     assert "2 runs, 2 finished, 0 to run" in capsys.readouterr().out
     for seed in (0, 1):
-        splits = [row["split"] for row in rows(Run.open(tmp_path / "runs" / f"s-seed-{seed}"))]
+        splits = [row["kind"] for row in rows(Run.open(tmp_path / "runs" / f"s-seed-{seed}"))]
         assert splits.count("ldi") == 7 and splits.count("val") == 3 and splits.index("ldi") == 0
 
 

@@ -75,7 +75,7 @@ def test_nan_names_the_first_bad_step_of_a_row(tiny, monkeypatch):
 
 def test_every_validation_sample_counts_once(tiny):
     run = trained(tiny(epochs=1))
-    (row,) = [row for row in rows(run) if row["split"] == "val"]
+    (row,) = [row for row in rows(run) if row["kind"] == "val"]
     assert row["images"] == len(run.val_loader.dataset_indices) if hasattr(run.val_loader, "dataset_indices") else 360
 
 

@@ -106,7 +106,7 @@ def test_a_run_keeps_every_tensors_count_and_loses_little_in_its_first_steps(tin
     run = Run.create(tiny(hooks={"deepr": options}, epochs=2))
     fit(run)
     tensors = run.hooks["deepr"].tensors
-    first, _ = (row for row in rows(run) if row["split"] == "sparse_event")
+    first, _ = (row for row in rows(run) if row["kind"] == "sparse_event")
     assert 0 < first["pruned"] < 0.1 * sum(len(tensor.active) for tensor in tensors)  # half, with the published signs
     for tensor in tensors:
         assert len(tensor.active) == tensor.mask.sum() == int(0.3 * tensor.units + 0.1)

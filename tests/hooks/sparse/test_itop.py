@@ -90,12 +90,12 @@ def test_rate_equals_the_published_code():
 def test_coverage_grows_while_the_count_stays(tiny, growth):
     own = {"period": 4, "growth": growth, "sparsity": 0.8}
     run = fit(Run.create(tiny(epochs=3, hooks={"itop": own})))
-    events = [row for row in rows(run) if row["split"] == "sparse_event"]
+    events = [row for row in rows(run) if row["kind"] == "sparse_event"]
     total = 3 * run.steps_per_epoch
     assert [row["step"] for row in events] == [step for step in range(4, total, 4)]
     assert [row["rate"] for row in events] == pytest.approx([annealed_rate(row["step"], total) for row in events])
     for layer in ("1.weight", "3.weight", "5.weight"):
-        told = [row for row in rows(run) if row["split"] == "sparse" and row["layer"] == layer]
+        told = [row for row in rows(run) if row["kind"] == "sparse" and row["layer"] == layer]
         assert len({row["active"] for row in told}) == 1
         coverage = [row["coverage"] for row in told]
         assert 0.2 < coverage[0] < coverage[1] < coverage[2] <= 1

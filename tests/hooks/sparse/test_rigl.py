@@ -108,7 +108,7 @@ def watched(tiny, monkeypatch):
 @pytest.mark.parametrize("growth", ["gradient", "random"])
 def test_events_happen_when_and_how_they_should(watched, growth):
     run, seen = watched({"rigl": {"period": 5, "growth": growth, "end": 0.5, "sparsity": 0.8}})
-    events = [row for row in rows(run) if row["split"] == "sparse_event"]
+    events = [row for row in rows(run) if row["kind"] == "sparse_event"]
     at = [step for step in range(1, len(seen)) if not torch.equal(seen[step]["mask"], seen[step - 1]["mask"])]
     last = len(seen) / 2
     assert at == [step for step in range(5, len(seen), 5) if step <= last]

@@ -94,13 +94,13 @@ def test_momentum_is_dense_weights_are_sparse_and_units_move_between_layers(tiny
             born = mask & ~Watch.seen[step - 1][1]
             assert momentum[born].abs().min() >= momentum[~mask].abs().max()  # and it goes on with it
     assert changed == [step for step in range(6, len(Watch.seen), 6)]
-    densities = [row["density"] for row in rows(run) if row["split"] == "sparse" and row["epoch"] == 2]
+    densities = [row["density"] for row in rows(run) if row["kind"] == "sparse" and row["epoch"] == 2]
     assert max(densities) > 1.1 * min(densities)
 
 
 def test_events_come_at_the_ends_of_epochs_and_the_last_has_none(tiny):
     run = fit(Run.create(tiny(epochs=3, hooks={"snfs": {}})))
-    events = [row["step"] for row in rows(run) if row["split"] == "sparse_event"]
+    events = [row["step"] for row in rows(run) if row["kind"] == "sparse_event"]
     assert events == [run.steps_per_epoch, 2 * run.steps_per_epoch]
 
 

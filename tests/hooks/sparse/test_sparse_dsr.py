@@ -247,7 +247,7 @@ def test_a_run_stays_sparse_and_its_weights_evaluate_alike(options, tiny):
         model="resnet8", batch_size=256, epochs=3, hooks={"dsr": common | options}, optimizer="adamw", lr=0.01
     )
     run = fit(Run.create(config))
-    events = [row for row in rows(run) if row["split"] == "sparse_event"]
+    events = [row for row in rows(run) if row["kind"] == "sparse_event"]
     assert [event["step"] - 1 for event in events] == [
         2,
         4,
@@ -290,4 +290,4 @@ def test_state_holds_the_threshold(tiny):
     run = fit(Run.create(tiny(hooks={"dsr": {"period": "2", "k": 300}})))
     state = torch.load(max(run.paths.checkpoints.glob("*.pt")), weights_only=True)["hooks"]["dsr"]
     logged = [json.loads(line) for line in run.paths.metrics.read_text().splitlines()]
-    assert state["threshold"] == [row for row in logged if row["split"] == "sparse_event"][-1]["next_threshold"]
+    assert state["threshold"] == [row for row in logged if row["kind"] == "sparse_event"][-1]["next_threshold"]
