@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load_sources(run: Run) -> dict[Hook, dict[str, Any]]:
     """What the methods of ``run`` start from, by method and parameter, see :class:`research.hooks.base.Source`."""
     return {
         hook: {
-            parameter: _load(f"{name}.{parameter}", source, run)
+            parameter: load_source(f"{name}.{parameter}", source, run)
             for parameter, source in hook.sources(run.config).items()
         }
         for name, hook in run.hooks.items()
@@ -62,11 +63,13 @@ def _library(source: Source) -> str:
     return source.place.partition(":")[0]
 
 
-def _load(key: str, source: Source, run: Run) -> SourceNetwork | Mapping[str, Tensor]:
+def load_source(key: str, source: Source, run: Run) -> SourceNetwork | Mapping[str, Tensor]:
+    """What ``source`` stands for, see :class:`research.hooks.base.Source`; ``key`` is how a user names it."""
     stored = find_source(key, source, run.config)
     if source.wants == "initial weights":
         info = run.train_loader.info
-        return network_of(stored.config, info.classes, info.shape, run.device).state_dict()
+        unmasked = replace(stored.config, hooks={})
+        return network_of(unmasked, info.classes, info.shape, run.device).state_dict()
     return _network(key, source, stored, run) if source.wants == "network" else stored.tensors
 
 

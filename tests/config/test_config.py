@@ -43,7 +43,7 @@ def test_every_problem_is_reported_at_once():
         ({"nodes": 2}, "nodes=2: needs rendezvous=host:port"),
         ({"warmup_epochs": 10, "epochs": 10}, "warmup_epochs=10: must be below epochs=10"),
         ({"min_lr": 1.0}, "min_lr=1: must not exceed lr=0.1"),
-        ({"milestones": [5, 3]}, "milestones=[5, 3]: must rise"),
+        ({"milestones": [5, 3]}, "milestones=[5, 3]: must increase"),
         ({"name": "a/b"}, "name='a/b': must be a plain folder name"),
         ({"model_args": 3}, "model_args=3: expected a mapping"),
         ({"c_type": "pearson"}, "c_type='pearson': expected 'nmi' followed by a number"),

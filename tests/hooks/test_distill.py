@@ -18,11 +18,13 @@ from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook
 from research.hooks.attention import known_taps, recorded_maps
-from research.hooks.distill import Distill, attention_map, attention_transfer_loss, attention_transfer_terms, kd_loss
+from research.hooks.base import Source
+from research.hooks.distill import attention_map, attention_transfer_loss, attention_transfer_terms, kd_loss
 from research.launcher.launch import launch
 from research.models import create_model
 from research.runs.run import Run
 from research.training.loop import fit
+from research.training.sources import load_source
 
 GOLDEN = GOLDENS / "cheap-convs"
 
@@ -93,7 +95,7 @@ def test_half_precision_is_computed_in_single():
 
 
 @pytest.mark.parametrize(
-    ("model", "kind", "taps", "sides"),
+    ("model", "split", "taps", "sides"),
     [
         ("wrn-16-1", 1, ["group1", "group2", "group3"], [32, 16, 8]),
         ("wrn-16-1", 2, [f"group{g}.{b}" for g in (1, 2, 3) for b in (0, 1)], [32, 32, 16, 16, 8, 8]),
@@ -249,10 +251,12 @@ def test_published_teacher_comes_with_its_weights_and_classes(monkeypatch):
     state = library.resnet18().state_dict()
     monkeypatch.setattr(library.ResNet18_Weights, "get_state_dict", lambda self, **_: state)
     run = fake_run((3, 64, 64), 1000)
-    network, origin = Distill(teacher="torchvision:resnet18").load_teacher(run)
+    source = Source("torchvision:resnet18", wants="network")
+    teacher = load_source("distill.teacher", source, run)
+    network, origin = teacher.network, teacher.origin
     assert torch.equal(network.fc.weight, state["fc.weight"]) and origin == "torchvision:resnet18 as published"
     with pytest.raises(UsageError, match="1000"):
-        Distill(teacher="torchvision:resnet18").load_teacher(fake_run((3, 64, 64), 10))
+        load_source("distill.teacher", source, fake_run((3, 64, 64), 10))
 
 
 def fake_run(shape: tuple[int, ...], classes: int):
@@ -304,7 +308,7 @@ def test_missing_teacher_is_refused_before_the_run_is_made(tiny, teacher):
         launch(config)
     assert not (teacher.dir.parent / "student").exists()
     itself = tiny(**SMALL, name="teacher", runs=str(teacher.dir.parent), hooks={"distill": {"teacher": "teacher"}})
-    with pytest.raises(UsageError, match="a run cannot be its own teacher"):
+    with pytest.raises(UsageError, match="a run cannot start from itself"):
         launch(itself)
 
 

@@ -18,10 +18,12 @@ from research.config import Config
 from research.data.augment import Augment, draw_evaluation, draw_training
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook
+from research.hooks.base import Source
 from research.hooks.distill import Distill
 from research.launcher.launch import launch
 from research.runs.run import Run
 from research.training.loop import fit
+from research.training.sources import load_source
 
 BOTH = {"alpha": 0.4, "beta": 50.0}  # the teacher is the network as it was initialised
 SMALL = {"model": "resnet8", "batch_size": 256, "log_interval": 2}
@@ -186,11 +188,13 @@ def test_teacher_of_timm_comes_with_its_published_weights_and_classes(monkeypatc
         return trained
 
     monkeypatch.setattr(timm, "create_model", create)
-    network, origin = Distill(teacher="timm:resnet10t").load_teacher(student((1, 64, 64), 1000))
+    source = Source("timm:resnet10t", wants="network")
+    teacher = load_source("distill.teacher", source, student((1, 64, 64), 1000))
+    network, origin = teacher.network, teacher.origin
     assert network is trained and origin == "timm:resnet10t as published"
     assert asked[-1] == ("resnet10t", True, {"num_classes": 1000, "in_chans": 1})
     with pytest.raises(UsageError, match="was published for 1000 classes, the data has 10; give a run or a file"):
-        Distill(teacher="timm:resnet10t").load_teacher(student((1, 64, 64), 10))
+        load_source("distill.teacher", source, student((1, 64, 64), 10))
     assert [pretrained for _, pretrained, _ in asked].count(True) == 1  # refused before anything is fetched
 
 
@@ -208,7 +212,7 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch, teacher):
     monkeypatch.setattr(library, "get_model", offline)
     told = rf"published weights of {teacher} are not on this machine.*\(Name or service not known\); build it once"
     with pytest.raises(UsageError, match=told) as error:
-        Distill(teacher=teacher).load_teacher(student((3, 64, 64), 1000))
+        load_source("distill.teacher", Source(teacher, wants="network"), student((3, 64, 64), 1000))
     assert "\n" not in str(error.value)
 
 

@@ -16,6 +16,7 @@ from research.frames.gram import load_gram
 from research.hooks import HOOKS, Hook
 from research.hooks.gram import Gram, describe, spatial_convolutions
 from research.measures import nmi
+from research.runs.paths import RunPaths
 from research.runs.run import Run
 from research.training.loop import fit
 
@@ -230,7 +231,7 @@ def test_layers_without_a_measurement_train_plainly_and_are_named(tmp_path):
             return self.dead(input=self.alive(x) * 0)
 
     run, hook = FakeRun(Net(), torch.randn(4, 2, 8, 8), rank=0), Gram()
-    run.dir = tmp_path
+    run.paths = RunPaths(tmp_path)
     hook.epoch_start(run)
     assert list(hook.multipliers) == ["alive"]
     assert any("no input channel of dead varies" in note for note in run.notes)

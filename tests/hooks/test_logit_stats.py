@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from research.hooks import HOOKS, Hook
 from research.hooks.logit_stats import LogitStatistics, add, logit_statistics, means
 from research.runs.run import Run
-from research.training import checkpointing as resume
+from research.training import outcome
 from research.training.loop import fit
 
 GOLDEN = GOLDENS / "power-grad"
@@ -85,14 +85,14 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
     class StopOnce(Hook):
         def step_end(self, run):
             if run.step == 6 and run.name == "stopped" and not run.paths.checkpoints.exists():
-                resume._stop.set()
+                outcome._stop.set()
 
     monkeypatch.setitem(HOOKS, "stop_once", StopOnce)
     whole, stopped = (
         tiny(epochs=1, name=name, hooks={"logit_stats": {}, "stop_once": {}}) for name in ("a", "stopped")
     )
-    with pytest.raises(resume.Stopped):
+    with pytest.raises(outcome.Stopped):
         fit(Run.create(stopped))
-    resume._stop.clear()
+    outcome._stop.clear()
     assert torch.load(*Run.create(stopped).paths.checkpoints.glob("*.pt"), weights_only=True)["batch"] == 6
     assert_same_run(fit(Run.create(whole)), fit(Run.create(stopped)))

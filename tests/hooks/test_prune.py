@@ -17,6 +17,7 @@ from research.hooks.prune import Prune, prune_counts, prune_schedule, spare_last
 from research.runs.run import Run
 from research.trained.evaluate_weights import evaluate_weights
 from research.training.loop import fit
+from research.training.preflight import preflight
 
 PLANS = json.loads((GOLDENS / "sparse" / "prune_plans.json").read_text())
 KINDS = {"exponential": "exp", "cubic": "cubic"}
@@ -171,7 +172,7 @@ def test_missing_or_foreign_start_is_refused(tiny):
         ({"every": 1, "iterations": 4}, r"epochs=2: prune .* give epochs=4 "),
     ):
         config = tiny(hooks={"prune": own})
-        for refuse in (Prune(**own).check, lambda config: fit(Run.create(config))):  # before there is a run, and in it
+        for refuse in (preflight, lambda config: fit(Run.create(config))):  # before there is a run, and in it
             with pytest.raises(UsageError, match=told):
                 refuse(config)
     other = fit(Run.create(tiny(name="other", epochs=1, model="resnet8", batch_size=256)))

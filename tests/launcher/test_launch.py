@@ -13,10 +13,10 @@ import pytest
 from conftest import assert_same_run, companies, rows, weights
 from PIL import Image
 
+from research import launch
 from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS
-from research.launcher import launch
 from research.launcher.launch import TrainingFailed, follow
 from research.runs.run import Run
 from research.training.loop import fit

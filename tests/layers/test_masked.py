@@ -216,7 +216,7 @@ def test_masks_and_initial_weights_are_copied_from_another_run(tiny):
 
 
 def test_masks_of_another_shape_or_place_are_refused(tiny, tmp_path):
-    with pytest.raises(UsageError, match="no run with a checkpoint"):
+    with pytest.raises(UsageError, match="is not a run: it has no config.json"):
         fit(Run.create(tiny(hooks={"static_sparse": {"copy_mask_from": str(tmp_path)}})))
     torch.save({"1.weight": torch.zeros(3)}, tmp_path / "plain.pt")
     with pytest.raises(UsageError, match="mask of 1: expected .* found none"):
