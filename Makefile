@@ -12,7 +12,7 @@ INSTALLED := .venv/installed
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test slow lab install lint pins
+.PHONY: demo test slow lab install lint docs pins
 
 # One GPU trains on one process; several, or none, on two
 PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
@@ -40,6 +40,10 @@ slow: $(INSTALLED)
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
+	lint-imports
+
+docs: $(INSTALLED)
+	python -W error::UserWarning -m pdoc --docformat google --output-directory build/docs research
 
 lab: $(INSTALLED)
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR) \
@@ -52,5 +56,6 @@ install: $(INSTALLED)
 	@touch $@
 
 pins: $(INSTALLED)
-	(sed -n '/^#/p' constraints.txt; PKG_CONFIG_PATH=.ci/ffcv uv pip compile --quiet --upgrade --no-annotate --no-header \
-	--python-version 3.11.2 --all-extras pyproject.toml - <<< uv) > constraints.new && mv constraints.new constraints.txt
+	(sed -n '/^#/p' constraints.txt; echo uv | PKG_CONFIG_PATH=$(CURDIR)/.ci/ffcv uv pip compile --quiet --upgrade \
+	--no-annotate --no-header --python-version 3.11.2 --all-extras pyproject.toml -) > constraints.new
+	mv constraints.new constraints.txt

@@ -18,7 +18,7 @@ def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]]
     """Every hook with all of its parameters, defaults filled in; and what is wrong."""
     if not hooks:
         return {}, []
-    from research.hooks import HOOKS
+    from research.hooks import HOOKS  # torch takes seconds
 
     complete, problems = {}, []
     for name, given in hooks.items():
@@ -40,7 +40,7 @@ def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]]
 
 def problems_of_model_and_data(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the names and arguments of the network and the data set."""
-    from research.data.datasets import check_dataset
+    from research.data.datasets import check_dataset  # torch takes seconds
     from research.models import check_model
 
     dataset = check_dataset(values["dataset"], values["data_args"])
@@ -51,7 +51,7 @@ def check_substitute(text: Any) -> tuple[Any, list[str]]:
     """The spec as :class:`research.layers.spec.Spec` writes it, so that one substitute has one name; what is wrong."""
     if not text or not isinstance(text, str):
         return text, []
-    from research.layers.spec import parse_spec
+    from research.layers.spec import parse_spec  # torch takes seconds
 
     try:
         return str(parse_spec(text) or ""), []
@@ -89,7 +89,7 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
 
 def without_defaults(hook: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of ``hook`` that differ from their default; all of them for a hook that is not known."""
-    from research.hooks import HOOKS
+    from research.hooks import HOOKS  # torch takes seconds
 
     known = parameters_of(HOOKS[hook]) if hook in HOOKS else {}
     return {name: value for name, value in given.items() if name not in known or value != known[name].default}

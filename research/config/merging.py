@@ -72,7 +72,7 @@ class _Merger:
     def over_recipe(self, given: dict[str, Any]) -> dict[str, Any]:
         if not given.get("recipe"):
             return given
-        from research.config.recipes import load_recipe
+        from research.config.recipes import load_recipe  # only a run with a recipe needs it
 
         merged: dict[str, Any] = {}
         try:

@@ -71,7 +71,7 @@ def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu")
     kind, dataset = _choose(config), describe(config.dataset)
     values, _ = arguments(config.dataset, config.data_args)
     if kind == "ffcv":
-        from research.data.ffcv.loader import BetonLoader
+        from research.data.ffcv.loader import BetonLoader  # FFCV may be missing, and takes seconds
 
         found = beton.find(dataset.name, config.data_root, split)
         return BetonLoader(info, share, found, Augment(**values), device, config.channels_last, config.workers)

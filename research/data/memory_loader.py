@@ -205,7 +205,7 @@ class MemoryLoader(InMemory):
 def _kernel():
     """The compiled kernel, or None without numba."""
     try:
-        from research.data.pixel_kernels import render_batch
+        from research.data.pixel_kernels import render_batch  # numba may be missing
     except ImportError:
         return None
     return render_batch

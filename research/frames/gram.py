@@ -79,7 +79,7 @@ def at_k(record: GramRecord, k: float) -> GramRecord:
     """
     import torch
 
-    from research.measures.nmi import channel_mean, gradient_multiplier
+    from research.measures.nmi import channel_mean, gradient_multiplier  # torch takes seconds
 
     def redone(layer: GramLayer) -> GramLayer:
         corr = channel_mean(torch.from_numpy(layer.nmi), k)

@@ -80,7 +80,7 @@ class Progress:
         """Redraw the live curves below the bar."""
         from IPython.display import display
 
-        from research.figures import loss_curves
+        from research.figures import loss_curves  # matplotlib takes a second
         from research.frames import load_runs
 
         figure = loss_curves(load_runs(self.run.dir.parent, self.run.name))

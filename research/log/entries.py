@@ -298,7 +298,7 @@ def _title(groups: Sequence[Group]) -> str:
 
 def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
     """Learning curves of the runs and of what they are compared with; of students beside those without a teacher."""
-    from research.figures import loss_curves
+    from research.figures import loss_curves  # matplotlib takes a second
     from research.figures.budgets import teacher_curves
     from research.frames.budgets import training_losses
 

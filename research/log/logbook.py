@@ -191,7 +191,7 @@ def _image(figure: Any, title: str) -> _Image:
             raise UsageError(f"{figure}: no such figure file")
         return _Image(path.stem, {path.suffix: path.read_bytes()})
     name, figure = figure if isinstance(figure, tuple) else (title, figure)
-    from research.figures import render
+    from research.figures import render  # matplotlib takes a second
 
     return _Image(name, render(figure))
 
@@ -216,7 +216,7 @@ def _table(runs: Runs | Sequence[str]) -> str:
         return ""
     if not hasattr(runs, "columns"):
         return "Runs: " + ", ".join(f"`{name}`" for name in runs)
-    from research.frames import word
+    from research.frames import word  # pandas takes a second
 
     lines = ["| run | changed parameters | status | best top-1 (%) |", "| --- | --- | --- | ---: |"]
     for run, changes in zip(runs.itertuples(), runs.changes(), strict=True):

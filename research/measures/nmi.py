@@ -230,7 +230,7 @@ def _kernels(x: Tensor) -> ModuleType:
 @cache
 def _compiled() -> ModuleType:
     try:
-        from research.measures import nmi_compiled
+        from research.measures import nmi_compiled  # numba may be missing
     except ImportError:
         return nmi_torch
     return nmi_compiled

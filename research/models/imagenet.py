@@ -33,7 +33,7 @@ def resnet(name: str) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         from torchvision.models import get_model
 
-        from research.models.thin_resnet import ThinResNet
+        from research.models.thin_resnet import ThinResNet  # torchvision takes a second
 
         if width == 1:
             model = get_model(name, weights=None, num_classes=num_classes, zero_init_residual=zero_init)

@@ -55,7 +55,7 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
 
 def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
     """Train a study's networks in this process: dense MLPs as a population, all others one after another."""
-    from research.studies.population import MODEL, fit_population, stackable
+    from research.studies.population import MODEL, fit_population, stackable  # torch takes seconds
 
     stacked = [point.config for point in points if point.config.model == MODEL]
     alone = [point for point in points if point.config.model != MODEL]
@@ -81,7 +81,7 @@ def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
 
 def fit_each(points: list[Point]) -> list[str]:
     """Train every point in this process, one after another; what failed, a line each."""
-    from research.runs.run import Run
+    from research.runs.run import Run  # torch takes seconds
     from research.studies.population import threads
     from research.training.loop import fit
 
@@ -101,7 +101,7 @@ def fit_each(points: list[Point]) -> list[str]:
 
 def preflight(points: list[Point]) -> None:
     """Look at data, devices and existing run directories, as each run would; nothing has been started yet."""
-    from research.runs.run import Run
+    from research.runs.run import Run  # torch takes seconds
     from research.training.preflight import preflight as preflight_run
 
     problems, looked = [], set()

@@ -204,7 +204,7 @@ def _samples(dataset: str, root: str | Path, split: str, download: bool) -> _Sou
 def _write_one(
     path: Path, dataset: str, split: str, source: _Source, mode: str, quality: int, limit: int | None
 ) -> None:
-    from research.data.ffcv.writer import Samples, write_samples
+    from research.data.ffcv.writer import Samples, write_samples  # FFCV may be missing, and takes seconds
 
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

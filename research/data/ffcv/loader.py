@@ -100,7 +100,7 @@ def _drain(epoch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _ffcv():
     """The parts of FFCV that are used, imported once (this takes seconds) and without its effect on torch's threads."""
     threads = torch.get_num_threads()
-    from research.data.ffcv import operations as pipeline
+    from research.data.ffcv import operations as pipeline  # FFCV may be missing, and takes seconds
 
     torch.set_num_threads(threads)
     return pipeline
