@@ -181,7 +181,7 @@ def _execute(source: Path, output: Path, parameters: Mapping[str, Any], progress
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    from research.notebooks.kernel import Kernel  # torch takes seconds
+    from research.notebooks.kernel import Kernel  # jupyter takes a second
 
     # it reads a parameters cell by regular expressions and warns of names it missed; ours were checked
     logging.getLogger("papermill").setLevel(logging.ERROR)

@@ -6,6 +6,7 @@ import pytest
 
 from research.config import Config
 from research.errors import UsageError
+from research.hooks import HOOKS
 from research.parameters.assignments import parse_assignments
 
 
@@ -93,10 +94,44 @@ def test_hook_defaults_do_not_change_identity():
     assert Config.load({"gram": True}).identity == Config.load({"gram.k": 8}).identity
 
 
-def test_identity_of_known_runs_stays():
+PINNED = [
+    ({"auxiliary": True}, "2bcce92bbad284d1"),
+    ({"deepr": True}, "c8b014da0c196fa5"),
+    ({"distill": True}, "ec2289c59b9d1985"),
+    ({"drop_path": True}, "63c0e363660b4a5c"),
+    ({"dsr": True}, "41b76b2186ed27c1"),
+    ({"ema": True}, "f9e1555adc6a6179"),
+    ({"gram": True}, "9fe30f547fe9d26e"),
+    ({"itop": True}, "7789a8c2befe9361"),
+    ({"logit_stats": True}, "14dec485117ea138"),
+    ({"power_grad": True}, "48551698c3e27184"),
+    ({"prune": True}, "7d81242942057b54"),
+    ({"rigl": True}, "e47285d9be4601e6"),
+    ({"set": True}, "9a4d38baae763c7c"),
+    ({"snfs": True}, "821bcda3a065d799"),
+    ({"static_sparse": True}, "df4e45d06f1e13e9"),
+    ({"tied": True}, "1ad450e697a7a2d5"),
+    ({"model_args": {"shortcut": "B"}, "model": "resnet20"}, "9d64b900bc9e1d09"),
+    ({"data_args": {"flip": True}}, "06940ce0682b19ef"),
+    ({"substitute": "sephashed:0.2"}, "5cb68d066e6f1dcd"),
+    ({"hooks": {"gram": {"k": 4}, "ema": {}}}, "f770876477106814"),
+    ({"hooks": {"ema": {}, "gram": {"k": 4}}}, "a680e55ab1f3236d"),
+    ({"schedule": "table", "lr_table": "0:0.1 5:0.02"}, "a47182591fec0684"),
+    ({"milestones": [3, 5], "schedule": "step"}, "9fd5228cf9a7c7c3"),
+    ({"recipe": "cifar-200", "model": "resnet20"}, "3b0ff389622085b3"),
+    ({"set.period": "0:100 25:200"}, "38e26f27e4b4b156"),
+    ({"model": "resnet20", "dataset": "cifar10", "seed": 3}, "9c3c7268f3ffcd96"),
+]
+
+
+@pytest.mark.parametrize(("given", "identity"), PINNED, ids=lambda each: each if isinstance(each, str) else "")
+def test_identity_of_known_runs_stays(given, identity):
     """These runs exist on users' disks: a new field with a neutral default must not orphan them."""
-    assert Config.load({}).identity == Config().identity
-    assert Config.load({"model": "resnet20", "dataset": "cifar10", "seed": 3}).identity == "9c3c7268f3ffcd96"
+    assert Config.load(given).identity == identity
+
+
+def test_every_hook_has_a_pinned_identity():
+    assert set(HOOKS) <= {name for given, _ in PINNED for name in given}
 
 
 def test_assignment_without_value_is_refused():

@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import torch
-from conftest import TESTS, Killed, assert_same_run, companies, rows, weights
+from conftest import TESTS, Killed, PowerCut, assert_same_run, companies, rows, weights
 
 from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS
 from research.parameters.signatures import parameters_of
 from research.runs.run import Run
+from research.trained.evaluate_weights import evaluate_weights
 from research.training.loop import fit
 
 every_hook = pytest.mark.parametrize("name", HOOKS)
@@ -68,17 +69,30 @@ def test_hooks_of_one_exclusive_kind_are_refused_together(kind):
             Config.load({"hooks": {name: {}, other: {}}})
 
 
+@every_hook
+def test_weights_evaluate_later_as_in_training(name, tiny):
+    """What a method changes in the network is rebuilt when its weights are loaded."""
+    run = trained(tiny(**SMALL, hooks={name: dict(HOOKS[name].exercise)}))
+    (row,) = evaluate_weights([run.dir], last=True)
+    assert row["top1"] == pytest.approx(run.status["last_top1"])
+
+
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory) -> dict[str, Run]:
-    """A run with each hook, all trained by one pair of processes."""
+    """Two runs with each hook, ``NAME`` and ``NAME-cut``, all trained by one pair of processes."""
     common = SMALL | {"epochs": 2, "processes": 2, "device": "cpu", "runs": str(tmp_path_factory.mktemp("ranks"))}
-    exercises = {name: {"name": name, "hooks": {name: dict(hook.exercise)}} for name, hook in HOOKS.items()}
-    runs = {name: Run.create(Config.load(common, given)) for name, given in exercises.items()}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    program = TESTS / "ranks.py"
-    directories = [run.dir for run in runs.values()]
-    subprocess.run([*torchrun, program, *directories], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(HOOKS, "power_cut", PowerCut)
+        runs = {}
+        for hook in [name for name in HOOKS if name != "power_cut"]:
+            hooks = {hook: dict(HOOKS[hook].exercise), "power_cut": {}}
+            for name in (hook, f"{hook}-cut"):
+                runs[name] = Run.create(Config.load(common, {"name": name, "hooks": hooks}))
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        directories = [run.dir for run in runs.values()]
+        threads = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run([*torchrun, TESTS / "ranks.py", *directories], check=True, env=threads)
+        yield runs
 
 
 @every_hook
@@ -87,3 +101,8 @@ def test_all_ranks_end_with_the_same_weights_and_hook_state(name, on_two_ranks):
     assert one.keys() == two.keys()
     for key in one:
         assert torch.equal(one[key], two[key]), key
+
+
+@every_hook
+def test_hook_resumes_bit_exactly_on_two_ranks(name, on_two_ranks):
+    assert_same_run(on_two_ranks[name], on_two_ranks[f"{name}-cut"])
