@@ -22,7 +22,7 @@ def test_a_room_is_seen_at_a_glance(room):
 
 
 def test_imports_inside_functions_say_why():
-    """They keep start-up light or leave out what may be missing; none is there to dodge a circle. See cli/__init__.py."""
+    """They keep start-up light or leave out what may be missing; none dodges a circle (cli/ says so once)."""
     unexplained = []
     for path in (REPOSITORY / "research").rglob("*.py"):
         text = path.read_text()

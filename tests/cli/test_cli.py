@@ -10,15 +10,12 @@ import pytest
 from conftest import REPOSITORY
 
 from research import cli
-from research.cli import evaluate, run, runs, sweep
+from research.cli import runs
 from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS
-from research.notebooks.execute import find, read_parameters
-from research.parameters.assignments import parse_assignments
 from research.parameters.signatures import parameters_of
 from research.runs.run import Run
-from research.studies.study import expand, read_study
 
 PROJECT = REPOSITORY
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "numba", "ffcv", "timm", "torchvision", "papermill"}
@@ -121,44 +118,3 @@ def test_log_appends_below_what_was_written_by_hand(tmp_path, monkeypatch, capsy
     kept = Path("research-log.md").read_text()
     assert kept.startswith("# Mine\n\nby hand\n") and kept.rstrip().endswith("it works")
     assert "research-log.md" in capsys.readouterr().out
-
-
-def documented_commands() -> list[str]:
-    """Every line of a shell block of the README and every command of the demo."""
-    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", (PROJECT / "README.md").read_text(), re.S)
-    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    demo = subprocess.run(["make", "-n", "-s", "demo", "INSTALLED="], cwd=PROJECT, capture_output=True, text=True)
-    lines += [line.strip() for line in demo.stdout.replace("\\\n", " ").splitlines()]
-    return list(dict.fromkeys(line for line in lines if line.startswith(("research ", "make "))))
-
-
-@pytest.mark.parametrize("line", documented_commands())
-def test_documented_command_is_accepted(line):
-    program, *words = shlex.split(line)
-    if program == "make":
-        targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.M)
-        assert {word for word in words if "=" not in word} <= set(targets)
-        return
-    options = cli.parser().parse_args(words)
-    given = parse_assignments(getattr(options, "assignments", []))
-    if options.command is run.train:
-        Config.load(given)
-    elif options.command is evaluate.show_evaluation:
-        Config.load(parse_assignments(word for word in options.words if "=" in word))
-    elif options.command is run.run_notebook:
-        declared = read_parameters(find(options.notebook))
-        if "settings" in declared:
-            Config.load(given)
-        else:
-            assert set(given) <= set(declared)
-    elif options.command is sweep.run_sweep:
-        assert (PROJECT / options.study).is_file()
-
-
-def test_documented_study_and_code_are_valid(tmp_path):
-    text = (PROJECT / "README.md").read_text()
-    (study,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
-    (tmp_path / "study.yaml").write_text(study)
-    assert len(expand(read_study(tmp_path / "study.yaml"))) == 12
-    for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        compile(block, "README.md", "exec")

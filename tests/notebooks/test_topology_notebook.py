@@ -88,7 +88,7 @@ def test_lines_are_appended_in_folders_that_are_made(tmp_path):
 
 def test_ldi_is_that_of_the_initial_network_and_is_measured_once(small):
     run = small[1]
-    metrics = load_runs(run.dir).metrics.query("split == 'ldi' and mode == 'reference'")
+    metrics = load_runs(run.dir).metrics.query("kind == 'ldi' and mode == 'reference'")
     fresh = Run(run.dir, run.config)
     fresh.seed_everything("initial weights")
     model = create_model("dense_mlp", 2, (2,), **run.config.model_args)
