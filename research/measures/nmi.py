@@ -196,16 +196,7 @@ def joint_counts(x: Tensor, geometry: Geometry, found: Ranges) -> Tensor:
 
 def nmi_of_counts(counts: Tensor, geometry: Geometry, found: Ranges) -> Tensor:
     """Entropies in float64, and from them NMI = (H(X) + H(Y) - H(X, Y)) / H(X, Y): float64 (C, kh, kw)."""
-    if geometry.variant == "sparse":
-        counts = counts - torch.diag_embed(counts.diagonal(dim1=-2, dim2=-1))
-    of_x, of_y = counts.sum(dim=-1), counts.sum(dim=-2)
-    total = of_x.sum(dim=-1, keepdim=True).clamp(min=1)
-    joint = _entropy(counts.flatten(-2), total)
-    nmi = ((_entropy(of_x, total) + _entropy(of_y, total) - joint) / joint).clamp(0, 1)
-    constant = ((of_x > 0).sum(dim=-1) <= 1) | ((of_y > 0).sum(dim=-1) <= 1)
-    nmi[constant] = 0.0  # exactly, whatever the rounding of the entropies
-    occupied = (counts > 0).sum(dim=(-2, -1))
-    nmi[occupied <= 1] = 0.0 if geometry.variant == "sparse" else torch.nan
+    nmi = _kernels(counts).nmi(counts, geometry.variant == "sparse")
     nmi[~found.finite] = torch.nan
 
     matrix = torch.ones(len(nmi), *geometry.kernel, dtype=torch.float64, device=nmi.device)
@@ -214,12 +205,6 @@ def nmi_of_counts(counts: Tensor, geometry: Geometry, found: Ranges) -> Tensor:
         if geometry.variant != "center" and pairing.mirror:
             matrix[:, *pairing.mirror] = nmi[:, t]
     return matrix
-
-
-def _entropy(counts: Tensor, total: Tensor) -> Tensor:
-    """Entropy (nats) of the distributions ``counts / total`` along the last axis."""
-    p = counts / total.double()
-    return torch.special.entr(p).sum(dim=-1)
 
 
 def _kernels(x: Tensor) -> ModuleType:

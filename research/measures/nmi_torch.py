@@ -152,6 +152,29 @@ def count_by_product(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
     return found
 
 
+def nmi(counts: Tensor, sparse: bool) -> Tensor:
+    """NMI of every joint histogram (C, T, b, b), float64 (C, T); ``sparse`` leaves out the diagonal.
+
+    0 where a side is constant; where no cell but one is occupied nan, or 0 for ``sparse``.
+    """
+    if sparse:
+        counts = counts - torch.diag_embed(counts.diagonal(dim1=-2, dim2=-1))
+    of_x, of_y = counts.sum(dim=-1), counts.sum(dim=-2)
+    total = of_x.sum(dim=-1, keepdim=True).clamp(min=1)
+    joint = _entropy(counts.flatten(-2), total)
+    found = ((_entropy(of_x, total) + _entropy(of_y, total) - joint) / joint).clamp(0, 1)
+    constant = ((of_x > 0).sum(dim=-1) <= 1) | ((of_y > 0).sum(dim=-1) <= 1)
+    found[constant] = 0.0  # exactly, whatever the rounding of the entropies
+    found[(counts > 0).sum(dim=(-2, -1)) <= 1] = 0.0 if sparse else torch.nan
+    return found
+
+
+def _entropy(counts: Tensor, total: Tensor) -> Tensor:
+    """Entropy (nats) of the distributions ``counts / total`` along the last axis."""
+    p = counts / total.double()
+    return torch.special.entr(p).sum(dim=-1)
+
+
 def scales(low: Tensor, high: Tensor, bins: Tensor) -> Tensor:
     """Bins per unit, float64 (2, C, T): bins / (high + 1e-12 - low), and 0 where that width is none."""
     width = high.double() + 1e-12 - low.double()

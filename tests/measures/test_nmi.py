@@ -277,3 +277,17 @@ def test_wrong_arguments_are_named(change, message):
     given = {"x": maps(2), "kernel_size": 3, "padding": 1, "k": 8.0, "variant": "center"}
     with pytest.raises(UsageError, match=message):
         nmi.correlation_matrix(**given | change)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_compiled_entropies_are_those_of_torch(sparse):
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 9, (40, 3, 7, 7), generator=generator).pow(5)  # beyond the table of small counts too
+    counts[torch.rand(counts.shape, generator=generator) < 0.6] = 0
+    counts[0] = 0  # no pair
+    counts[1, :, 1:] = 0  # one row: a constant side
+    counts[2] = 0
+    counts[2, 0, 3, 4] = 5  # one cell
+    compiled, plain = (kernels.nmi(counts, sparse) for kernels in (nmi_compiled, nmi_torch))
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-14, equal_nan=True)
+    assert compiled.isnan().any() != sparse and (compiled == 0).any()
