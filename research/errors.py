@@ -9,7 +9,7 @@ class UsageError(ValueError):
 
 
 class Failure(RuntimeError):
-    """Work that was started rightly and failed. The message says all; commands print it and exit with 1."""
+    """Work that began correctly and then failed. The message says all; commands print it and exit with 1."""
 
 
 def closest(name: object, known: Iterable[object]) -> str:
@@ -19,7 +19,7 @@ def closest(name: object, known: Iterable[object]) -> str:
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """As :func:`closest`, but when none is close, the choices themselves (the nearest dozen of many)."""
+    """End of an error line: the closest valid choice; when none is close, the choices (the nearest dozen of many)."""
     known = list(map(str, known))
     listed = sorted(known) if len(known) <= 12 else get_close_matches(str(name), known, n=12, cutoff=0)
     return closest(name, known) or (f"; known: {', '.join(listed)}" if listed else "")

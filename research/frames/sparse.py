@@ -211,7 +211,7 @@ def densities_over_time(runs: Runs) -> pd.DataFrame:
 
 
 def network_history(runs: Runs) -> pd.DataFrame:
-    """Of every run after every epoch, over all masked layers: configuration, method, run, trained, and shares of units.
+    """A row for every run and epoch, over all masked layers: configuration, method, run, trained, and shares of units.
 
     ``coverage`` (Rs): of all units, those active at least once; ``kept``: of those active an epoch before, those still
     active; ``survived``: of the initially active ones.

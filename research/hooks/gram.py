@@ -177,7 +177,7 @@ class Gram(Hook):
 def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """Trained Conv2d modules with several taps on both sides, by module name, in order of registration.
 
-    Of modules that share one weight the first, so that no gradient is scaled twice. A weight that is computed from
+    Modules that share one weight are represented by the first, so that no gradient is scaled twice. A weight that is computed from
     others (tied) has no gradient of its own and is left out.
     """
     found, weights = {}, set()
@@ -191,7 +191,7 @@ def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def describe(multiplier: Tensor) -> dict[str, float]:
-    """Of one M (kh, kw): weight of the centre, mean weight off it, horizontal over vertical neighbours."""
+    """Summary of one M (kh, kw): weight of the centre, mean weight off it, horizontal over vertical neighbours."""
     kh, kw = multiplier.shape
     i, j = (kh - 1) // 2, (kw - 1) // 2
     centre = multiplier[i, j]

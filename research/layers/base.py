@@ -100,7 +100,7 @@ class Geometry:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def make_conv(self) -> nn.Conv2d:
-        """Such a ``Conv2d``, with PyTorch's own initial values."""
+        """A ``Conv2d`` of this geometry, with PyTorch's own initial values."""
         return nn.Conv2d(
             self.c_in, self.c_out, self.kernel, self.stride, self.padding, self.dilation, self.groups, self.bias
         )

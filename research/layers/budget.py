@@ -25,7 +25,7 @@ class Budget:
     floor: float
     ceiling: float
     spec: Spec
-    """With the hyperparameter found."""
+    """The spec with the hyperparameter that was found."""
 
     @property
     def value(self) -> float:
@@ -92,14 +92,14 @@ def fit_budget(
     above = below if size(above) > ceiling else above
     value = min((below, above), key=lambda v: abs(size(v) - target))
     value = value if integer else _shortest(value, size, *ends)
-    found = Budget(quantity, target, size(value), floor, ceiling, spec.at(value))
-    if abs(found.error) > tolerance and not allow_miss:
+    budget = Budget(quantity, target, size(value), floor, ceiling, spec.at(value))
+    if abs(budget.error) > tolerance and not allow_miss:
         nearest = " and ".join(f"{s:,.0f}" for s in sorted({size(below), size(above)}))
         raise UsageError(
             f"{quantity}={target:,.0f}: {spec.family} reaches {floor:,.0f} to {ceiling:,.0f} on this network, nearest "
             f"{nearest}; take one of these, or the nearest with allow_miss"
         )
-    return found
+    return budget
 
 
 def _bisect(fits: Callable[[float], bool], small: float, large: float, integer: bool) -> tuple[float, float]:

@@ -82,7 +82,7 @@ class Masked:
         self.flat(tensor).scatter_add_(0, self.active, values)
 
     def magnitudes(self, of: Tensor | None = None) -> Tensor:
-        """Of every active unit (M,): the mean of abs(w) over its weights, or over what ``of`` has in their places."""
+        """Mean abs(w) of each active unit (M,); with ``of``, mean abs(of) at the same places."""
         tensor = self.weight.detach() if of is None else of
         if self._elementwise:
             return tensor.permute(self._order).reshape(-1).index_select(0, self.active).abs_()

@@ -128,5 +128,5 @@ def _unsuitable(layer: nn.Module, spec: Spec) -> str | None:
 
 
 def _size(shape: tuple[int, ...]) -> Pair:
-    """Of an input without its batch axis: (C, H, W), or (…, C) of a linear layer."""
+    """Height and width of an input without its batch axis: (C, H, W), or (…, C) of a linear layer."""
     return tuple(shape[1:]) if len(shape) == 3 else (math.prod(shape[:-1]), 1)

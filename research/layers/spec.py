@@ -55,7 +55,7 @@ class Spec:
         return replace(self, arguments={**self.arguments, self.main: value}, options=options)
 
     def __str__(self) -> str:
-        """As one types it, defaults left out."""
+        """The spec as a user types it, without defaults."""
         defaults = {p.name: p.default for p in own_parameters(self.layer)}
         sought = self.options.budget or self.options.mult_adds
         told = [str(value) for name, value in self.arguments.items() if name == self.main and not sought]
@@ -81,13 +81,13 @@ def parse_spec(text: str) -> Spec | None:
     given, problems = _read(text, rest, main_argument(layer))
     common = parameters_of(Options)
     own = {name: value for name, value in given.items() if name not in common}
-    options, found = check_arguments(f"{family}:", Options, {n: v for n, v in given.items() if n in common})
+    options, option_problems = check_arguments(f"{family}:", Options, {n: v for n, v in given.items() if n in common})
     known = parameters_of(layer)
     for name in [name for name in own if name not in known]:
-        found.append(f"{family}: unknown argument {name!r}{nearest(name, [*known, *common])}")
+        option_problems.append(f"{family}: unknown argument {name!r}{nearest(name, [*known, *common])}")
         del own[name]
     arguments, wrong = check_arguments(f"{family}:", layer, own)
-    problems += found + wrong
+    problems += option_problems + wrong
     if main_argument(layer) in given and (options["budget"] or options["mult_adds"]):
         problems.append(f"{family}: a budget sets {main_argument(layer)}; leave one of them out")
     if options["budget"] and options["mult_adds"]:

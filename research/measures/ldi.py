@@ -99,7 +99,7 @@ def ldi_many(models: Sequence[WithStates], x: Tensor, mode: Mode = "exact", batc
 
 
 def singular_values(models: Sequence[WithStates], x: Tensor, mode: Mode) -> list[Tensor]:
-    """Those of every layer's Jacobian, (models, N, min(rows, columns)) in float64; see :func:`ldi_many`."""
+    """Singular values of every layer's Jacobian, (models, N, min(rows, columns)) in float64; see :func:`ldi_many`."""
     template = _States(models[0])
     state, buffers = stack_module_state([_States(model) for model in models])
     x = x.to(state["mlp.layers.0.weight"])

@@ -100,10 +100,10 @@ def nmi_per_channel(
     geometry = geometry_of(x.shape[2:], kernel_size, padding, dilation, variant)
     if not geometry.pairings:  # a kernel of one tap
         return torch.ones(x.shape[1], 1, 1, dtype=torch.float64, device=x.device)
-    found = ranges(x, geometry)
-    if not found.finite.all():
-        warnings.warn(f"{int((~found.finite).sum())} of {x.shape[1]} channels hold nan or inf: left out", stacklevel=2)
-    return nmi_of_counts(joint_counts(x, geometry, found), geometry, found)
+    limits = ranges(x, geometry)
+    if not limits.finite.all():
+        warnings.warn(f"{int((~limits.finite).sum())} of {x.shape[1]} channels hold nan or inf: left out", stacklevel=2)
+    return nmi_of_counts(joint_counts(x, geometry, limits), geometry, limits)
 
 
 def correlation_matrix(
@@ -153,7 +153,7 @@ def geometry_of(
     if map_size[0] + pad[0] + pad[1] <= span[0] or map_size[1] + pad[2] + pad[3] <= span[1]:
         raise UsageError(f"kernel {kernel} with dilation {dilation} is larger than the padded {tuple(map_size)} map")
     ci, cj = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
-    found = []
+    pairings = []
     for i in range(kernel[0]):
         for j in range(kernel[1]):
             opposite = 2 * ci - i, 2 * cj - j
@@ -164,40 +164,40 @@ def geometry_of(
                 continue
             if variant == "center":
                 x, y = (ci * dilation[0], cj * dilation[1]), (i * dilation[0], j * dilation[1])
-                found.append(Pairing((i, j), x, y, (height - span[0], width - span[1]), mirror))
+                pairings.append(Pairing((i, j), x, y, (height - span[0], width - span[1]), mirror))
             elif mirror is None or (i, j) > mirror:  # the pairs of the opposite tap are the same, swapped
                 size = max(0, height - abs(dy)), max(0, width - abs(dx))
                 x, y = (max(0, -dy), max(0, -dx)), (max(0, dy), max(0, dx))
-                found.append(Pairing((i, j), x, y, size, mirror))
-    return Geometry(kernel, used, variant, tuple(found))
+                pairings.append(Pairing((i, j), x, y, size, mirror))
+    return Geometry(kernel, used, variant, tuple(pairings))
 
 
 def ranges(x: Tensor, geometry: Geometry) -> Ranges:
     """Smallest and largest value of both sides of every pairing, exact in float32, and the number of pairs."""
     kernels = _kernels(x)
-    found = Ranges(*(kernels.sparse_ranges if geometry.variant == "sparse" else nmi_torch.ranges)(x, geometry))
+    limits = Ranges(*(kernels.sparse_ranges if geometry.variant == "sparse" else nmi_torch.ranges)(x, geometry))
     if geometry.variant == "sparse":  # which has looked at non-zero pairs only
         bad = ~(x.amin(dim=(0, 2, 3)).isfinite() & x.amax(dim=(0, 2, 3)).isfinite())
     else:
-        bad = (found.low.isnan() | found.high.isnan()).any(dim=2).any(dim=0)
-    found.low[:, bad], found.high[:, bad] = -torch.inf, torch.inf  # survives MIN and MAX, which nan does not
-    return found
+        bad = (limits.low.isnan() | limits.high.isnan()).any(dim=2).any(dim=0)
+    limits.low[:, bad], limits.high[:, bad] = -torch.inf, torch.inf  # survives MIN and MAX, which nan does not
+    return limits
 
 
-def joint_counts(x: Tensor, geometry: Geometry, found: Ranges) -> Tensor:
+def joint_counts(x: Tensor, geometry: Geometry, limits: Ranges) -> Tensor:
     """Joint histograms (rows: bins of the centre pixel, columns: bins of the neighbour): int64 (C, T, b, b).
 
     b is the largest number of bins; a pairing with fewer leaves the rest empty. Bin edges in float64: index =
     floor((v - low) * (bins / (high + 1e-12 - low))), clipped to the last bin. Channels with nan or inf stay empty.
     """
     kernels = _kernels(x)
-    return kernels.counts(x, geometry, found.low, found.high, found.bins, found.finite)
+    return kernels.counts(x, geometry, limits.low, limits.high, limits.bins, limits.finite)
 
 
-def nmi_of_counts(counts: Tensor, geometry: Geometry, found: Ranges) -> Tensor:
+def nmi_of_counts(counts: Tensor, geometry: Geometry, limits: Ranges) -> Tensor:
     """Entropies in float64, and from them NMI = (H(X) + H(Y) - H(X, Y)) / H(X, Y): float64 (C, kh, kw)."""
     nmi = _kernels(counts).nmi(counts, geometry.variant == "sparse")
-    nmi[~found.finite] = torch.nan
+    nmi[~limits.finite] = torch.nan
 
     matrix = torch.ones(len(nmi), *geometry.kernel, dtype=torch.float64, device=nmi.device)
     for t, pairing in enumerate(geometry.pairings):

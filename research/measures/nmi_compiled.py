@@ -51,14 +51,14 @@ def sparse_ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor
     """(low (2, C, T), high (2, C, T), pairs (C, T)) over the pairs without a zero; without any: inf and -inf."""
     table, width = _table(geometry), x.shape[3]
     shape = 1, x.shape[1], len(geometry.pairings)
-    found = np.empty((*shape, 5), np.float64)  # exact for float32 values, and for counts up to 2^53
+    extremes = np.empty((*shape, 5), np.float64)  # exact for float32 values, and for counts up to 2^53
 
     def search(maps: np.ndarray, first: int, out: np.ndarray) -> None:
         find_ranges(maps, first, table, width, out)
 
-    _share(x, search, found)
-    low, high = (torch.from_numpy(found[0, ..., at : at + 2]).permute(2, 0, 1).float() for at in (0, 2))
-    return low.contiguous(), high.contiguous(), torch.from_numpy(found[0, ..., 4]).long().contiguous()
+    _share(x, search, extremes)
+    low, high = (torch.from_numpy(extremes[0, ..., at : at + 2]).permute(2, 0, 1).float() for at in (0, 2))
+    return low.contiguous(), high.contiguous(), torch.from_numpy(extremes[0, ..., 4]).long().contiguous()
 
 
 def _share(x: Tensor, work: Callable[[np.ndarray, int, np.ndarray], None], out: np.ndarray) -> None:
@@ -236,9 +236,9 @@ def _count_border(q, tap, images, height, width, side, out):
 
 def nmi(counts: Tensor, sparse: bool) -> Tensor:
     """NMI of every joint histogram (C, T, b, b), float64 (C, T): what :func:`research.measures.nmi_torch.nmi` gives."""
-    found = np.empty(counts.shape[:2])
-    _nmi(counts.numpy(), sparse, TABLE, found)
-    return torch.from_numpy(found)
+    values = np.empty(counts.shape[:2])
+    _nmi(counts.numpy(), sparse, TABLE, values)
+    return torch.from_numpy(values)
 
 
 @compiled
@@ -305,5 +305,5 @@ def find_ranges(maps, first, table, width, out):
                         low_y = y if kept & (y < low_y) else low_y
                         high_y = y if kept & (y > high_y) else high_y
                         pairs += kept
-            found = out[first + channel, t]
-            found[0], found[1], found[2], found[3], found[4] = low_x, low_y, high_x, high_y, pairs
+            row = out[first + channel, t]
+            row[0], row[1], row[2], row[3], row[4] = low_x, low_y, high_x, high_y, pairs

@@ -36,21 +36,21 @@ def _extrema(x: Tensor, geometry: Geometry, extreme: Callable) -> Tensor:
     plane = extreme(x.permute(0, 2, 3, 1), dim=0).permute(2, 0, 1) if _channels_last(x) else extreme(x, dim=0)
     plane = F.pad(plane.contiguous(), (left, right, top, bottom))
     over_columns = {}  # many rectangles share their columns
-    found = []
+    extremes = []
     for pairing in geometry.pairings:
         height, width = pairing.size
         for y, x in (pairing.x, pairing.y):
             if not height or not width:
-                found.append(plane.new_zeros(len(plane)))
+                extremes.append(plane.new_zeros(len(plane)))
                 continue
             if (x, width) not in over_columns:
                 over_columns[x, width] = extreme(plane[:, :, x : x + width], dim=2)
-            found.append(extreme(over_columns[x, width][:, y : y + height], dim=1))
-    return torch.stack(found).unflatten(0, (-1, 2)).permute(1, 2, 0).contiguous()
+            extremes.append(extreme(over_columns[x, width][:, y : y + height], dim=1))
+    return torch.stack(extremes).unflatten(0, (-1, 2)).permute(1, 2, 0).contiguous()
 
 
 def sparse_ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`ranges`, over the pairs without a zero only; without any: low = inf, high = -inf."""
+    """What :func:`ranges` gives, over the pairs without a zero only; without any: low = inf, high = -inf."""
     lows, highs, pairs = [], [], []
     for chunk in _chunks(x):
         maps = x[:, chunk]
@@ -116,13 +116,13 @@ class _BinnedMaps:
 
     def window(self, side: int, t: int, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Bins of one side of pairing ``t``: (C, B * h * w) int32."""
-        found = _flat(_rectangle(self.first, corner, size))
-        again = self.differs[side, :, t].nonzero()[:, 0].to(found.device)
+        binned = _flat(_rectangle(self.first, corner, size))
+        again = self.differs[side, :, t].nonzero()[:, 0].to(binned.device)
         if len(again):
             values = _rectangle(self.maps[:, again], corner, size)
             how = self.low[side, again, t], self.scale[side, again, t], self.bins[again, t]
-            found[again] = _flat(_bin(values, *how))
-        return found
+            binned[again] = _flat(_bin(values, *how))
+        return binned
 
 
 def count_pairs(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
@@ -134,13 +134,13 @@ def count_by_bincount(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
     cells = (bins + 1) * bins
     channel = torch.arange(len(q_x), dtype=torch.int32, device=q_x.device)[:, None]
     code = (channel * (bins + 1) + q_x).mul_(bins).add_(q_y)
-    found = torch.bincount(code.flatten(), minlength=len(q_x) * cells)
-    return found.view(len(q_x), bins + 1, bins)[:, :bins]
+    histograms = torch.bincount(code.flatten(), minlength=len(q_x) * cells)
+    return histograms.view(len(q_x), bins + 1, bins)[:, :bins]
 
 
 def count_by_product(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
     codes = torch.arange(bins, dtype=q_x.dtype, device=q_x.device)
-    found = torch.zeros(len(q_x), bins, bins, dtype=torch.int64, device=q_x.device)
+    histograms = torch.zeros(len(q_x), bins, bins, dtype=torch.int64, device=q_x.device)
     step = SEGMENT * max(1, CHUNK["cuda"] // (SEGMENT * len(q_x)))  # bounds the memory of one-hot codes
     for at in range(0, q_x.shape[1], step):
         parts = (q[:, at : at + step] for q in (q_x, q_y))
@@ -148,8 +148,8 @@ def count_by_product(q_x: Tensor, q_y: Tensor, bins: int) -> Tensor:
         segments = (F.pad(part, (0, rest), value=bins).view(-1, SEGMENT, 1) for part in parts)
         one_hot_x, one_hot_y = ((segment == codes).float() for segment in segments)
         product = torch.bmm(one_hot_x.transpose(1, 2), one_hot_y)
-        found += product.view(len(q_x), -1, bins, bins).sum(dim=1, dtype=torch.float64).long()
-    return found
+        histograms += product.view(len(q_x), -1, bins, bins).sum(dim=1, dtype=torch.float64).long()
+    return histograms
 
 
 def nmi(counts: Tensor, sparse: bool) -> Tensor:
@@ -162,11 +162,11 @@ def nmi(counts: Tensor, sparse: bool) -> Tensor:
     of_x, of_y = counts.sum(dim=-1), counts.sum(dim=-2)
     total = of_x.sum(dim=-1, keepdim=True).clamp(min=1)
     joint = _entropy(counts.flatten(-2), total)
-    found = ((_entropy(of_x, total) + _entropy(of_y, total) - joint) / joint).clamp(0, 1)
+    values = ((_entropy(of_x, total) + _entropy(of_y, total) - joint) / joint).clamp(0, 1)
     constant = ((of_x > 0).sum(dim=-1) <= 1) | ((of_y > 0).sum(dim=-1) <= 1)
-    found[constant] = 0.0  # exactly, whatever the rounding of the entropies
-    found[(counts > 0).sum(dim=(-2, -1)) <= 1] = 0.0 if sparse else torch.nan
-    return found
+    values[constant] = 0.0  # exactly, whatever the rounding of the entropies
+    values[(counts > 0).sum(dim=(-2, -1)) <= 1] = 0.0 if sparse else torch.nan
+    return values
 
 
 def _entropy(counts: Tensor, total: Tensor) -> Tensor:

@@ -144,20 +144,20 @@ def parts(model: nn.Module) -> dict[str, Cell | Block]:
     """
     if isinstance(cells := getattr(model, "cells", None), tuple):
         return {f"cells.{k}": cell for k, cell in enumerate(cells)}
-    found: dict[str, Cell | Block] = {}
+    parts_by_name: dict[str, Cell | Block] = {}
     for name, module in model.named_modules():
-        if any(name.startswith(f"{block}.") for block in found):
+        if any(name.startswith(f"{block}.") for block in parts_by_name):
             continue
         if block := _block(module):
-            found[name] = block
-        elif found and isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            parts_by_name[name] = block
+        elif parts_by_name and isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
             raise UsageError(f"NN-Mass of {type(model).__name__} is not defined: {name} is no part of a residual block")
-    if not found:
+    if not parts_by_name:
         raise UsageError(
             f"NN-Mass of {type(model).__name__} is not defined; "
             "known: dense_mlp, regular_dense, dense_depth, ResNet, ResNeXt, wide ResNet, MobileNetV2"
         )
-    return found
+    return parts_by_name
 
 
 def _block(module: nn.Module) -> Block | None:

@@ -125,7 +125,7 @@ def networks(runs: Runs, ldi_mode: str = "exact") -> pd.DataFrame:
 
 
 def train_lines(runs: Runs) -> list[str]:
-    """Of every epoch of every run: training accuracy (percent, while training) and mean training loss."""
+    """A line for every epoch of every run: training accuracy (percent, while training) and mean training loss."""
     metrics = runs.metrics
     epochs = metrics[metrics["kind"] == "train_epoch"].pivot_table(
         index=["run", "epoch"], columns="metric", values="value", sort=False
@@ -134,7 +134,7 @@ def train_lines(runs: Runs) -> list[str]:
 
 
 def result_lines(runs: Runs, num_seg: int = 2) -> list[str]:
-    """Of every run: NN-Mass, test accuracy, X, parameters, FLOPs, width, depth, tc and segments.
+    """A line for every run: NN-Mass, test accuracy, X, parameters, FLOPs, width, depth, tc and segments.
 
     X is the mean test loss for MNIST and the accuracy again for the generated data sets, as published.
     """
@@ -146,7 +146,7 @@ def result_lines(runs: Runs, num_seg: int = 2) -> list[str]:
 
 
 def sigma_lines(runs: Runs, num_seg: int = 2, ldi_mode: str = "exact") -> list[str]:
-    """Of every run: NN-Mass, mean and deviation of LDI, parameters, FLOPs, width, depth, tc and segments."""
+    """A line for every run: NN-Mass, mean and deviation of LDI, parameters, FLOPs, width, depth, tc and segments."""
     return [
         line(row, row.ldi_mean, row.ldi_std, num_seg)
         for row in networks(runs, ldi_mode).itertuples()

@@ -90,12 +90,12 @@ def export(run: Path | str, format: Format = "csr", out: Path | str = "") -> Exp
         raise UsageError(
             f"format={format!r}: expected {', '.join(get_args(Format))}{nearest(format, get_args(Format))}"
         )
-    found = find_stored(Path(run))
-    classes, shape = classes_and_shape(found.config.dataset, found.config.data_args)
-    model = network_of(found.config, classes, shape, torch.device("cpu"))
-    weights.load_into(model, found.tensors, found.path)
+    stored = find_stored(Path(run))
+    classes, shape = classes_and_shape(stored.config.dataset, stored.config.data_args)
+    model = network_of(stored.config, classes, shape, torch.device("cpu"))
+    weights.load_into(model, stored.tensors, stored.path)
     model.eval()
-    plain = without_methods(model, found.config, classes, shape)
+    plain = without_methods(model, stored.config, classes, shape)
     layers = sparse_linears(plain)
     if format == "csr" and not layers:
         raise UsageError(f"{run}: no linear layer has zeros enough for csr; give --format dense")
@@ -106,9 +106,9 @@ def export(run: Path | str, format: Format = "csr", out: Path | str = "") -> Exp
             for name, module in plain.named_modules()
             if isinstance(module, nn.Linear) and fits_two_of_four(module)
         }
-    told = {"format": format, "model": found.config.model, "model_args": dict(found.config.model_args)}
-    told |= {"substitute": found.config.substitute, "classes": classes, "shape": list(shape)}
-    path = Path(out or f"{found.path.parent.name}.{format.replace(':', 'to')}.safetensors")
+    told = {"format": format, "model": stored.config.model, "model_args": dict(stored.config.model_args)}
+    told |= {"substitute": stored.config.substitute, "classes": classes, "shape": list(shape)}
+    path = Path(out or f"{stored.path.parent.name}.{format.replace(':', 'to')}.safetensors")
     part = path.with_name(f".{path.name}.part")
     save_file(tensors_of(plain, layers if format == "csr" else {}), part, {"research": json.dumps(told)})
     try:
@@ -191,8 +191,8 @@ def compare(model: nn.Module, exported: nn.Module, shape: tuple[int, ...], toler
     """
     x = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     like = next(value for value in exported.state_dict().values() if value.is_floating_point())
-    expected, found = model(x), exported(x.to(like)).float().cpu()
-    difference, size = float((expected - found).abs().max()), float(expected.abs().max())
+    expected, outputs = model(x), exported(x.to(like)).float().cpu()
+    difference, size = float((expected - outputs).abs().max()), float(expected.abs().max())
     if not difference <= tolerance["atol"] + tolerance["rtol"] * size:
         raise UsageError(
             f"the exported network differs by {difference:.2g} (outputs up to {size:.2g}); nothing is kept"

@@ -60,7 +60,7 @@ def write_samples(path: Path, samples: Samples, mode: str, quality: int, largest
 
 class _Writer(DatasetWriter):
     def _write_common(self, num_samples: int, queue_content: Sequence, work_fn, extra_worker_args: tuple) -> None:
-        """As FFCV's, which waits for a dead worker without end and leaves its shared memory behind."""
+        """Like FFCV's writer, but does not wait for ever for a dead worker, nor leak its shared memory."""
         del work_fn
         self.num_samples = num_samples
         self.prepare()

@@ -87,7 +87,7 @@ class MaskHook(Hook):
 
     @cached_property
     def history(self) -> dict[str, Tensor]:
-        """Of every unit (N,), uint8 by tensor name: was it active initially, after the last epoch, ever."""
+        """Bits of every unit (N,), uint8 by tensor name: active at the start, after the last epoch, ever."""
         return {tensor.name: tensor.flat(tensor.mask) * (LAST | INITIAL | EVER) for tensor in self.tensors}
 
     # -- the contract -------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class ACDC(SeparableSubstitute):
     def matrix_mult_adds(
         cls, c_in: int, c_out: int, legacy: Legacy = frozenset(), *, layers: int = 12, **own: Any
     ) -> float:
-        """Of the factors, applied one by one with fast transforms."""
+        """Multiply-adds of the factors, applied one by one with fast transforms."""
         n = max(c_in, c_out)
         fast = (layers - 1) * (4 * n + 5 * n * math.log2(n))
         return min(fast, n * n) if "acdc-min" in legacy else fast

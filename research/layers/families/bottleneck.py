@@ -50,7 +50,7 @@ class Sequence(Substitute):
 
     @classmethod
     def count_mult_adds(cls, geometry: Geometry, size: Pair, legacy: Legacy = frozenset(), **own: Any) -> float:
-        """Of the convolutions; the ReLU between them were functions in the published code, which count nothing."""
+        """Multiply-adds of the convolutions; the published code counted nothing for the ReLU between them."""
         total = 0
         for g in cls.geometries(geometry, **own):
             total += g.dense * area(g.output_size(size, legacy))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def cached_in_eval(make: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
-    """Decorate a method without arguments: in eval mode without gradients, its result is made once and then kept.
+    """Decorate a method without arguments: in eval mode without gradients, its result is cached.
 
     It is made anew when a parameter or buffer was assigned to, moved, loaded or replaced (its version counter, its
     address or its identity tells), and dropped at the first call in training mode. Kept outside the module: copies and

@@ -198,7 +198,7 @@ class FullySepHashed(Substitute):
 
     @staticmethod
     def buckets(geometry: Geometry, fraction: float) -> tuple[int, int]:
-        """Of the depthwise and of the 1x1 weights."""
+        """Sizes of the banks of the depthwise and of the 1x1 weights."""
         spatial = geometry.depthwise().dense if geometry.depthwise() else 0
         both = spatial + geometry.c_in * geometry.c_out
         budget = int(both * fraction)
