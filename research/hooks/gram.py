@@ -177,8 +177,8 @@ class Gram(Hook):
 def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """Trained Conv2d modules with several taps on both sides, by module name, in order of registration.
 
-    Modules that share one weight are represented by the first, so that no gradient is scaled twice. A weight that is computed from
-    others (tied) has no gradient of its own and is left out.
+    The first stands for all modules that share one weight, so that no gradient is scaled twice. A weight that is
+    computed from others (tied) has no gradient of its own and is left out.
     """
     found, weights = {}, set()
     for name, module in model.named_modules():
