@@ -6,10 +6,12 @@ import gzip
 import io
 import pickle
 import tarfile
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from research.data import synthetic
 from research.data.augment import held_out
 from research.data.datasets import DATASETS, contents, data_root, homes
 from research.errors import UsageError
+
+LARGEST_FILE = 200_000_000  # bytes; the largest file of these sets has 155 million
+LARGEST_ARCHIVE = 500_000_000
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images (N, H, W, C) uint8, labels (N,) int64
 
@@ -29,6 +34,7 @@ class Layout:
     folders: tuple[str, ...]
     files: tuple[str, ...]
     read: Callable[[Path, str], Arrays]
+    labels: Callable[[Path, str], np.ndarray] | None = None  # where they can be read without the images
 
     def folder(self, home: Path) -> Path | None:
         places = (home / name for name in self.folders)
@@ -60,17 +66,22 @@ def read_split(name: str, root: str | Path, split: str, download: bool = False) 
     return read(name, root, split)
 
 
+def count(name: str, root: str | Path, split: str, download: bool = False) -> int:
+    """The number of samples that :func:`read_split` would give; no image is decoded where that can be helped."""
+    if name == "digits":
+        return len(read_split(name, root, split)[1])
+    if download:
+        _fetch_if_missing(name, root)
+    layout, folder = locate(name, root)
+    if layout.labels is None:
+        return len(read(name, root, split)[1])
+    return len(_undamaged(layout.labels, name, folder, split))
+
+
 def read(name: str, root: str | Path, split: str) -> Arrays:
     """Images (N, H, W, C) uint8 and labels (N,) int64 of a split; UsageError names a file that is damaged."""
     layout, folder = locate(name, root)
-    try:
-        images, labels = layout.read(folder, "train" if split == "train" else "test")
-    except UsageError:
-        raise
-    except Exception as error:  # damaged files raise anything from EOFError to BadZipFile
-        raise UsageError(
-            f"{name}: the files in {folder} cannot be read ({type(error).__name__}: {error}); fetch them again"
-        ) from error
+    images, labels = _undamaged(layout.read, name, folder, split)
     dataset = DATASETS[name]
     shape = (*dataset.shape[1:], dataset.shape[0])
     if images.shape != (len(labels), *shape) or not len(labels):
@@ -80,6 +91,18 @@ def read(name: str, root: str | Path, split: str) -> Arrays:
     if labels.min() < 0 or labels.max() >= dataset.classes:
         raise UsageError(f"{name}: {folder} holds labels up to {labels.max()}; expected 0..{dataset.classes - 1}")
     return images, labels.astype(np.int64)
+
+
+def _undamaged(read: Callable[[Path, str], Any], name: str, folder: Path, split: str) -> Any:
+    """What ``read`` gives of ``split``; UsageError where the files are damaged."""
+    try:
+        return read(folder, "train" if split == "train" else "test")
+    except UsageError:
+        raise
+    except Exception as error:  # damaged files raise anything from EOFError to BadZipFile
+        raise UsageError(
+            f"{name}: the files in {folder} cannot be read ({type(error).__name__}: {error}); fetch them again"
+        ) from error
 
 
 def _fetch_if_missing(name: str, root: str | Path) -> None:
@@ -112,7 +135,10 @@ def _read_idx(folder: Path, split: str) -> Arrays:
 
 
 def _idx(path: Path) -> np.ndarray:
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    with _Bounded(gzip.open(path) if path.suffix == ".gz" else path.open("rb"), path) as file:
+        data = file.read(LARGEST_FILE)
+        if file.read(1):
+            raise UsageError(f"mnist: {path} holds more than {LARGEST_FILE:,} bytes, not MNIST; fetch it again")
     magic = int.from_bytes(data[:4], "big")
     if magic >> 8 != 8 or not 1 <= magic & 255 <= 3:
         raise UsageError(f"mnist: {path} is not an IDX file (its first bytes are {data[:4].hex()})")
@@ -123,42 +149,117 @@ def _idx(path: Path) -> np.ndarray:
     return body.reshape(shape)
 
 
+class _Bounded(io.RawIOBase):
+    """A file that may be compressed, of which no more than belongs to the data set is ever inflated."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self.file, self.path = file, path
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > LARGEST_FILE or self.file.tell() + size > LARGEST_ARCHIVE:
+            raise UsageError(f"{self.path}: holds more than {LARGEST_FILE:,} bytes in one piece; fetch it again")
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET or offset > LARGEST_ARCHIVE:
+            raise UsageError(f"{self.path}: holds more than {LARGEST_ARCHIVE:,} bytes; fetch it again")
+        return self.file.seek(offset)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+def _npz(path: Path, *names: tuple[str, ...]) -> list[np.ndarray]:
+    """The arrays in ``path``, each under the first of its ``names`` that is there; nothing too large is inflated."""
+    with zipfile.ZipFile(path) as archive:
+        if (total := sum(member.file_size for member in archive.infolist())) > LARGEST_ARCHIVE:
+            raise UsageError(f"{path}: holds {total:,} bytes, more than {LARGEST_ARCHIVE:,}; fetch it again")
+    with np.load(path) as archive:
+        return [archive[next((name for name in own if name in archive), own[0])] for own in names]
+
+
 def _read_mnist_npz(folder: Path, split: str) -> Arrays:
     """Keys train_images train_labels test_images test_labels, or Keras' x_train y_train x_test y_test."""
-    with np.load(folder / "mnist.npz") as archive:
-        keys = (f"{split}_images", f"{split}_labels") if f"{split}_images" in archive else (f"x_{split}", f"y_{split}")
-        return archive[keys[0]][..., None], archive[keys[1]]
+    keys = (f"{split}_images", f"x_{split}"), (f"{split}_labels", f"y_{split}")
+    images, labels = _npz(folder / "mnist.npz", *keys)
+    return images[..., None], labels
 
 
-class _OnlyArrays(pickle.Unpickler):
-    """Reads the published CIFAR pickles and nothing else: a pickle can otherwise run any code."""
+class _Pixels:
+    """What a pickled array of bytes is read as: its shape and content, checked before anything is made of them."""
 
-    allowed = {("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, content = state
+        content = content.encode("latin1") if isinstance(content, str) else content  # as Python 2 wrote it
+        sizes = [size for size in shape if type(size) is int and size >= 0]
+        if type(dtype) is not _Bytes or fortran or type(content) is not bytes or len(sizes) != len(shape):
+            raise pickle.UnpicklingError("an array that is not of bytes does not belong in a CIFAR file")
+        self.array = np.frombuffer(content, np.uint8).reshape(sizes)
 
-    def find_class(self, module: str, name: str):
-        if (module, name) in self.allowed:
-            return super().find_class(module, name)
-        if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
-            return super().find_class("numpy._core.multiarray", name)
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong in a CIFAR file")
+
+class _Bytes:
+    """What the type of a pickled array is read as: bytes, or nothing that is read at all."""
+
+    def __init__(self, code: str, *_: object):
+        if code not in ("u1", "|u1"):
+            raise pickle.UnpicklingError(f"an array of {code!r} does not belong in a CIFAR file")
+
+    def __setstate__(self, state: tuple) -> None:
+        """Byte order and the like, of which bytes have none."""
+
+
+class _OnlyPixels(pickle.Unpickler):
+    """Reads the published CIFAR pickles: numbers, text, lists, and arrays of bytes; nothing that could run or point."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
+            ("numpy", "ndarray"): "ndarray",  # only what _reconstruct is asked to make
+            ("numpy", "dtype"): _Bytes,
+            ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Pixels(),
+            ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Pixels(),
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"{module}.{name} does not belong in a CIFAR file")
+        return known[module, name]
 
 
 def _read_pickles(names: tuple[str, ...], read_bytes: Callable[[str], bytes]) -> Arrays:
-    batches = [_OnlyArrays(io.BytesIO(read_bytes(name)), encoding="latin1").load() for name in names]
-    images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    labels = np.concatenate([batch.get("labels", batch.get("fine_labels")) for batch in batches])
-    return np.ascontiguousarray(images), labels
+    batches = [_OnlyPixels(io.BytesIO(read_bytes(name)), encoding="latin1").load() for name in names]
+    images = np.concatenate([batch["data"].array for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    labels = [label for batch in batches for label in batch.get("labels", batch.get("fine_labels"))]
+    if not all(type(label) is int for label in labels):
+        raise pickle.UnpicklingError("labels that are not whole numbers do not belong in a CIFAR file")
+    return np.ascontiguousarray(images), np.array(labels)
 
 
 def _pickled(files: dict[str, tuple[str, ...]]) -> Callable[[Path, str], Arrays]:
-    return lambda folder, split: _read_pickles(files[split], lambda name: (folder / name).read_bytes())
+    def read(folder: Path, split: str) -> Arrays:
+        def read_bytes(name: str) -> bytes:
+            if (size := (folder / name).stat().st_size) > LARGEST_FILE:
+                raise UsageError(f"{folder / name}: {size:,} bytes are more than CIFAR has; fetch it again")
+            return (folder / name).read_bytes()
+
+        return _read_pickles(files[split], read_bytes)
+
+    return read
 
 
 def _archived(archive: str, files: dict[str, tuple[str, ...]]) -> Callable[[Path, str], Arrays]:
     def read(folder: Path, split: str) -> Arrays:
-        with tarfile.open(folder / archive) as tar:
-            members = {Path(m.name).name: m for m in tar.getmembers() if m.isfile()}
-            return _read_pickles(files[split], lambda name: tar.extractfile(members[name]).read())
+        found = {}
+        with (
+            _Bounded(gzip.open(folder / archive), folder / archive) as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
+            for member in tar:
+                if member.isfile() and Path(member.name).name in files[split]:
+                    found[Path(member.name).name] = tar.extractfile(member).read()
+        return _read_pickles(files[split], found.__getitem__)
 
     return read
 
@@ -168,19 +269,30 @@ def _read_jpeg_pack(folder: Path, split: str) -> Arrays:
     import torch
     from torchvision.io import decode_jpeg  # half the time of Pillow, for 60,000 small files
 
-    with np.load(folder / f"{split}.npz") as archive:
-        jpeg, offsets, labels = torch.from_numpy(archive["jpeg"]), archive["offsets"], archive["labels"]
+    jpeg, offsets, labels = _npz(folder / f"{split}.npz", ("jpeg",), ("offsets",), ("labels",))
+    jpeg = torch.from_numpy(jpeg)
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
 
     def fill(i: int) -> None:
+        content = jpeg[offsets[i] : offsets[i + 1]]
         try:
-            images[i] = decode_jpeg(jpeg[offsets[i] : offsets[i + 1]]).permute(1, 2, 0).numpy()
-        except (RuntimeError, ValueError) as error:
+            if (size := _jpeg_size(content.numpy().tobytes())) != (32, 32):  # looked at before memory is taken for it
+                raise ValueError(f"is {size[0]} x {size[1]} pixels, expected 32 x 32")
+            images[i] = decode_jpeg(content).permute(1, 2, 0).numpy()
+        except (RuntimeError, ValueError, IndexError) as error:
             raise UsageError(f"cifar10: {folder / f'{split}.npz'} image {i}: {error}") from error
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(fill, range(len(labels))))
     return images, labels
+
+
+def _jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """Height and width in a JPEG file's header (its frame segment, ITU T.81 B.2.2)."""
+    at = 2
+    while jpeg[at + 1] not in (0xC0, 0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)):
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return int.from_bytes(jpeg[at + 5 : at + 7], "big"), int.from_bytes(jpeg[at + 7 : at + 9], "big")
 
 
 CIFAR10 = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
@@ -196,7 +308,13 @@ LAYOUTS = {
         Layout(
             "cifar-10-python.tar.gz", (".",), ("cifar-10-python.tar.gz",), _archived("cifar-10-python.tar.gz", CIFAR10)
         ),
-        Layout("cifar10-jpeg/{train,test}.npz", ("cifar10-jpeg", "."), ("train.npz", "test.npz"), _read_jpeg_pack),
+        Layout(
+            "cifar10-jpeg/{train,test}.npz",
+            ("cifar10-jpeg", "."),
+            ("train.npz", "test.npz"),
+            _read_jpeg_pack,
+            lambda folder, split: _npz(folder / f"{split}.npz", ("labels",))[0],
+        ),
     ),
     "cifar100": (
         Layout("cifar-100-python/", ("cifar-100-python", "."), sum(CIFAR100.values(), ()), _pickled(CIFAR100)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from research.data import arrays, folders, synthetic
+from research.data import LOADER_DECIDED, arrays, folders, synthetic
 from research.data.augment import Augment, held_out
 from research.data.datasets import Dataset, arguments, data_root, describe
 from research.data.ffcv import beton
@@ -19,9 +20,12 @@ from research.data.loader import DataInfo, Loader, Share
 from research.data.memory_loader import Images, MemoryLoader, VectorLoader
 from research.errors import UsageError
 
-__all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader"]
+__all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader", "make_loaders"]
 
 MEMORY_SHARE = 4  # what is kept for speed may take 1/4 of the free memory: images by loader=auto, answers of teachers
+
+
+SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -34,48 +38,63 @@ class Source:
     read: Callable[[str], Images | tuple[np.ndarray, np.ndarray]]
 
 
-def check(config) -> DataInfo:
+def check(config, splits: Sequence[str] = SPLITS) -> DataInfo:
     """What the data set of ``config`` is; UsageError for everything wrong that can be known before a run begins.
 
-    Reads only, except that a missing data set is fetched when ``config.download`` says so.
+    Reads only, except that a missing data set is fetched when ``config.download`` says so. With ``splits=("val",)``
+    nothing is asked of training data.
     """
     dataset = describe(config.dataset)
     values, problems = arguments(config.dataset, config.data_args)
     if problems:
         raise UsageError("\n".join(problems))
-    kind = _choose(config)
+    kind = _choose(config, splits)
     if kind == "ffcv":
         if values.get("holdout"):
             raise UsageError(f"data_args.holdout={values['holdout']}: FFCV files are read whole; use loader=memory")
         beton.require_ffcv()
-        found = {split: beton.find(dataset.name, config.data_root, split) for split in ("train", "val")}
-        classes, counts = len(found["train"].classes), {split: f.samples for split, f in found.items()}
+        found = {split: beton.find(dataset.name, config.data_root, split) for split in splits}
+        classes, counts = len(found[splits[0]].classes), {split: f.samples for split, f in found.items()}
     else:
-        source = _source(config)
+        source = _source(config, splits)
         classes, counts = source.classes, source.counts
-    if config.batch_size > counts["train"]:
+    if "train" in splits and config.batch_size > counts["train"]:
         raise UsageError(
             f"batch_size={config.batch_size}: {dataset.name} has only {counts['train']:,} training samples; "
             f"use batch_size<={counts['train']}"
         )
-    return _info(dataset, values, classes, counts)
+    return replace(_info(dataset, values, classes, {"train": 0, "val": 0} | counts), loader=kind)
+
+
+def make_loaders(
+    config, splits: Sequence[str] = SPLITS, rank: int = 0, world: int = 1, device="cpu"
+) -> dict[str, Loader]:
+    """The loaders of one process for each of ``splits``, of one kind; see :class:`Loader` for what they promise."""
+    info = check(config, splits)
+    if config.batch_size % world:
+        raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
+    return {split: _make_loader(config, info, split, rank, world, device) for split in splits}
 
 
 def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu") -> Loader:
-    """The loader of one process for ``split`` ("train" or "val"); see :class:`Loader` for what it promises."""
-    info = check(config)
-    seed = config.seed if config.order_seed is None else config.order_seed
-    share = Share(split, rank, world, config.batch_size, seed)
+    """The loader of one process for ``split`` ("train" or "val") alone."""
+    splits = SPLITS if split == "train" else (split,)  # training looks at both, so that nothing is found out late
+    info = check(config, splits)
     if config.batch_size % world:
         raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
-    kind, dataset = _choose(config), describe(config.dataset)
+    return _make_loader(config, info, split, rank, world, device)
+
+
+def _make_loader(config, info: DataInfo, split: str, rank: int, world: int, device) -> Loader:
+    dataset, seed = describe(config.dataset), config.seed if config.order_seed is None else config.order_seed
+    share = Share(split, rank, world, config.batch_size, seed)
     values, _ = arguments(config.dataset, config.data_args)
-    if kind == "ffcv":
+    if info.loader == "ffcv":
         from research.data.ffcv.loader import BetonLoader  # FFCV may be missing, and takes seconds
 
         found = beton.find(dataset.name, config.data_root, split)
         return BetonLoader(info, share, found, Augment(**values), device, config.channels_last, config.workers)
-    samples = _source(config).read(split)
+    samples = _source(config, SPLITS if info.train else (split,)).read(split)
     if dataset.kind == "vectors":
         return VectorLoader(info, share, *samples, device)
     return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, config.workers)
@@ -98,7 +117,7 @@ def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) 
     return DataInfo(dataset.name, classes, (channels, size, size), mean, std, counts["train"], counts["val"])
 
 
-def _choose(config) -> str:
+def _choose(config, splits: Sequence[str]) -> str:
     """``"memory"`` or ``"ffcv"``. loader=auto takes memory when the decoded images fit, else the FFCV file."""
     dataset = describe(config.dataset)
     if config.loader == "ffcv":
@@ -107,9 +126,11 @@ def _choose(config) -> str:
         return "ffcv"
     if config.loader == "memory" or dataset.kind != "folder":
         return "memory"
-    written = all(beton.path_of(dataset.name, config.data_root, split) for split in ("train", "val"))
+    if decided := os.environ.get(LOADER_DECIDED):
+        return decided
+    written = all(beton.path_of(dataset.name, config.data_root, split) for split in splits)
     try:
-        needed = _source(config).decoded_bytes * config.processes
+        needed = _source(config, splits).decoded_bytes * config.processes
     except UsageError:
         if written:
             return "ffcv"
@@ -126,7 +147,7 @@ def _choose(config) -> str:
     )
 
 
-def _source(config) -> Source:
+def _source(config, splits: Sequence[str] = SPLITS) -> Source:
     """The samples of a config's data set, found but not read."""
     dataset = describe(config.dataset)
     if dataset.kind == "vectors":
@@ -137,19 +158,18 @@ def _source(config) -> Source:
             return synthetic.points(dataset.name, split), synthetic.labels(counts[split], num_seg)
 
         return Source(dataset.classes, counts, 0, points)
-    source = _images_source(config, dataset)
     holdout = arguments(config.dataset, config.data_args)[0]["holdout"]
+    source = _images_source(config, dataset, SPLITS if holdout else splits)
     return _held_out(source, holdout) if holdout else source
 
 
-def _images_source(config, dataset: Dataset) -> Source:
+def _images_source(config, dataset: Dataset, splits: Sequence[str]) -> Source:
     root = str(config.data_root or os.environ.get("RESEARCH_DATA", ""))
     if dataset.kind == "folder":
-        return _folder_source(dataset.name, root)
-    splits = {split: _images(dataset.name, root, split, config.download) for split in ("train", "val")}
-    counts = {split: len(images.labels) for split, images in splits.items()}
-    total = sum(images.pixels.nbytes for images in splits.values())
-    return Source(dataset.classes, counts, total, splits.__getitem__)
+        return _folder_source(dataset.name, root, tuple(splits))
+    counts = {split: arrays.count(dataset.name, root, split, config.download) for split in splits}
+    total = sum(counts.values()) * math.prod(dataset.shape)
+    return Source(dataset.classes, counts, total, lambda split: _images(dataset.name, root, split, config.download))
 
 
 def _held_out(source: Source, count: int) -> Source:
@@ -172,8 +192,8 @@ def _images(name: str, root: str, split: str, download: bool) -> Images:
 
 
 @lru_cache(maxsize=2)  # a million files are listed once a process
-def _folder_source(name: str, root: str) -> Source:
-    found = folders.find(name, root)
+def _folder_source(name: str, root: str, splits: tuple[str, ...]) -> Source:
+    found = folders.find(name, root, splits)
 
     def read(split: str) -> Images:
         decoded, reasons = found[split].all_decoded(f"{name} {split}")
@@ -181,4 +201,4 @@ def _folder_source(name: str, root: str) -> Source:
         return Images.of_any_size(decoded, found[split].labels)
 
     counts = {split: len(pictures) for split, pictures in found.items()}
-    return Source(len(found["train"].classes), counts, sum(p.decoded_bytes() for p in found.values()), read)
+    return Source(len(next(iter(found.values())).classes), counts, sum(p.decoded_bytes() for p in found.values()), read)

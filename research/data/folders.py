@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from research.data.images import UnreadableImage, decode
 from research.errors import UsageError
 
 SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .gif".split())
+SPLITS = ("train", "val")
 WNID = re.compile(r"n\d{8}")
 
 
@@ -101,11 +103,16 @@ def refuse(name: str, reasons: list[str]) -> None:
         )
 
 
-def find(name: str, root: str | Path) -> dict[str, Pictures]:
-    """The pictures of both splits. UsageError says what was found and what was expected."""
+def find(name: str, root: str | Path, splits: Sequence[str] = ("train", "val")) -> dict[str, Pictures]:
+    """The pictures of ``splits``. UsageError says what was found and what was expected.
+
+    A folder and the zip file of it are the same data set: classes are the first folders below ``train/`` and ``val/``,
+    or below the place itself, however deep the pictures lie. A lone folder around everything is looked through. Hidden
+    files and folders are passed over at every depth; links are followed.
+    """
     dataset, places = describe(name), homes(name, root)
     for home in places:
-        if found := _in_place(home, name):
+        if found := _in_place(home, name, splits):
             return found
     classes = "<wnid> (such as n01440764)" if name == "imagenet" else "<class>"
     raise UsageError(
@@ -114,88 +121,156 @@ def find(name: str, root: str | Path) -> dict[str, Pictures]:
     )
 
 
-def _in_place(home: Path, name: str) -> dict[str, Pictures] | None:
+def _in_place(home: Path, name: str, splits: Sequence[str]) -> dict[str, Pictures] | None:
     if home.suffix == ".zip":
-        return _from_zip(home, name)
+        return _from_zip(home, name, splits)
     if not home.is_dir():
         return None
-    if (home / "train").is_dir():
-        if not (home / "val").is_dir():
-            raise UsageError(f"{name}: {home} has train/ but no val/; expected both, one folder a class in each")
-        listed = {split: _listed(_walk(home / split), name) for split in ("train", "val")}
-        return _two_splits(home, listed, lambda file: (home / file).read_bytes())
-    files, skipped = _listed(_walk(home), name)
-    if files:
-        return _undivided(files, skipped, lambda file: (home / file).read_bytes())
+    if home.name in SPLITS and any((home.parent / other).is_dir() for other in SPLITS if other != home.name):
+        raise UsageError(f"{name}: {home} is one split of {home.parent}; give data_root={home.parent}")
+    if found := _arranged(home, _walk(home), name, splits, lambda file: (home / file).read_bytes()):
+        return found
     archives = sorted(home.glob("*.zip"))
-    return _from_zip(archives[0], name) if len(archives) == 1 else None
+    return _from_zip(archives[0], name, splits) if len(archives) == 1 else None
 
 
-def _walk(folder: Path) -> Iterable[tuple[str, str]]:
-    """(class, file) of every file one folder below ``folder``; the file's name starts at ``folder``'s home."""
-    base = folder if folder.name not in ("train", "val") else folder.parent
-    for class_folder in sorted(folder.iterdir()):
-        if class_folder.is_dir() and not class_folder.name.startswith("."):
-            for file in sorted(class_folder.rglob("*")):
-                if file.is_file():
-                    yield class_folder.name, file.relative_to(base).as_posix()
+def _walk(home: Path) -> Iterator[str]:
+    """Every file below ``home``, and every folder with a slash at its end, relative to it; no folder comes twice."""
+    seen, waiting = {home.resolve()}, [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(home / inside) as entries:
+            for entry in entries:
+                place = f"{inside}{entry.name}"
+                if not entry.is_dir():
+                    yield place  # a broken link too: it is told with the unreadable pictures
+                elif not entry.name.startswith(".") and (real := Path(entry.path).resolve()) not in seen:
+                    seen.add(real)
+                    waiting.append(f"{place}/")
+                    yield f"{place}/"
 
 
-def _listed(entries: Iterable[tuple[str, str]], name: str) -> tuple[dict[str, list[str]], int]:
-    """Files by class, and how many foreign or hidden files were left out."""
-    files, skipped = defaultdict(list), 0
-    for class_name, file in entries:
-        if name == "imagenet" and not WNID.fullmatch(class_name):
-            continue
-        path = PurePosixPath(file)
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            files[class_name].append(file)
-        else:
-            skipped += 1
-    return files, skipped
+class _Archive:
+    """A zip file read by any process: each opens it for itself, because forked ones would share one position."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.process = 0
+
+    def __call__(self, file: str) -> bytes:
+        if self.process != os.getpid():
+            self.archive, self.process = zipfile.ZipFile(self.path), os.getpid()
+        return self.archive.read(file)
 
 
-def _from_zip(path: Path, name: str) -> dict[str, Pictures] | None:
+def _from_zip(path: Path, name: str, splits: Sequence[str]) -> dict[str, Pictures] | None:
     try:
-        archive = zipfile.ZipFile(path)
+        with zipfile.ZipFile(path) as archive:
+            entries = sorted(archive.namelist())
     except (OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"{name}: {path} is not a readable zip file ({error}); fetch it again") from error
-    entries = sorted((PurePosixPath(n).parent.name, n) for n in archive.namelist() if not n.endswith("/"))
-    files, skipped = _listed((e for e in entries if not e[1].startswith("__MACOSX")), name)
-    if not files:
-        return None
-    parts = {PurePosixPath(f).parts[-3] if len(PurePosixPath(f).parts) > 2 else "" for fs in files.values() for f in fs}
-    if parts == {"train", "val"}:
-        listed = {
-            split: ({c: [f for f in fs if PurePosixPath(f).parts[-3] == split] for c, fs in files.items()}, skipped)
-            for split in ("train", "val")
-        }
-        return _two_splits(path, listed, archive.read)
-    return _undivided(files, skipped, archive.read)
+    return _arranged(path, entries, name, splits, _Archive(path))
 
 
-def _two_splits(home: Path, listed: dict, read: Callable[[str], bytes]) -> dict[str, Pictures]:
-    classes = tuple(sorted(name for name, files in listed["train"][0].items() if files))
-    unknown = sorted(name for name, files in listed["val"][0].items() if files and name not in classes)
-    if unknown:
+@dataclass(frozen=True)
+class _Listing:
+    """What lies in a split: pictures by class, classes whose folder holds nothing, and how many files are foreign."""
+
+    files: dict[str, list[str]]
+    empty: set[str]
+    skipped: int
+
+
+def _arranged(
+    home: Path, entries: Iterable[str], name: str, splits: Sequence[str], read: Callable[[str], bytes]
+) -> dict[str, Pictures] | None:
+    """The pictures among ``entries``, files and folders (with a slash at the end) relative to ``home``."""
+    visible = [entry for entry in entries if not _hidden(entry)]
+    wrapper = _wrapper(visible)
+    places = sorted((entry.removeprefix(wrapper).split("/"), entry) for entry in visible)
+    divided = {
+        split: [(place[1:], e) for place, e in places if place[0] == split and len(place) > 1] for split in SPLITS
+    }
+    there = [split for split in SPLITS if divided[split]]
+    if there:
+        if missing := [split for split in splits if split not in there]:
+            raise UsageError(
+                f"{name}: {home} has {there[0]}/ but no {missing[0]}/; expected both, one folder a class in each"
+            )
+        return _two_splits(home, {split: _listing(divided[split], name) for split in there}, read)
+    listing = _listing(places, name)
+    return _undivided(home, listing, read) if listing.files else None
+
+
+def _hidden(entry: str) -> bool:
+    return entry.startswith((".", "__MACOSX/")) or "/." in entry
+
+
+def _wrapper(entries: Sequence[str]) -> str:
+    """The folders, such as ``data/``, with nothing beside them and no picture in them; ends with a slash."""
+    wrapper = ""
+    while True:
+        inside = [entry.removeprefix(wrapper) for entry in entries if entry.startswith(wrapper) and entry != wrapper]
+        tops = {entry.partition("/")[0] for entry in inside}
+        alone = tops.pop() if len(tops) == 1 else None
+        if alone is None or alone in SPLITS or any(_is_picture(e) and e.count("/") < 2 for e in inside):
+            return wrapper  # a class holds pictures itself
+        wrapper += f"{alone}/"
+
+
+def _listing(places: Iterable[tuple[list[str], str]], name: str) -> _Listing:
+    """Entries (parts of the place below the split, name for reading) by class."""
+    files, folders, filled, skipped = defaultdict(list), set(), set(), 0
+    for place, entry in places:
+        if name == "imagenet" and not WNID.fullmatch(place[0]):
+            continue
+        if len(place) > 1:
+            folders.add(place[0])
+        if entry.endswith("/"):
+            continue
+        if len(place) > 1 and _is_picture(entry):
+            files[place[0]].append(entry)
+        else:
+            skipped += 1
+        filled.add(place[0])
+    return _Listing(dict(files), folders - filled, skipped)
+
+
+def _is_picture(file: str) -> bool:
+    return PurePosixPath(file).suffix.lower() in SUFFIXES
+
+
+def _two_splits(home: Path, listings: dict[str, _Listing], read: Callable[[str], bytes]) -> dict[str, Pictures]:
+    _refuse_empty(home, set.union(*(own.empty for own in listings.values())), listings.values())
+    classes = tuple(sorted(next(iter(listings.values())).files))  # of train, where it is there
+    for split, listing in listings.items():
+        if unknown := sorted(set(listing.files) - set(classes)):
+            raise UsageError(
+                f"{home}: {split}/ has classes that train/ lacks: {', '.join(unknown[:6])} ({len(unknown)} in all)"
+            )
+        if not listing.files:
+            raise UsageError(f"{home}: no pictures in {split}/; expected {split}/<class>/*.jpg")
+    return {split: _pictures(listing, classes, read) for split, listing in listings.items()}
+
+
+def _refuse_empty(home: Path, empty: set[str], listings: Iterable[_Listing]) -> None:
+    """UsageError for a class without any picture in any split: passed over, it would shift the labels of the others."""
+    if nowhere := sorted(empty - {name for listing in listings for name in listing.files}):
         raise UsageError(
-            f"{home}: val/ has classes that train/ lacks: {', '.join(unknown[:6])} ({len(unknown)} in all)"
+            f"{home}: the folder of class {', '.join(nowhere[:6])} ({len(nowhere)} in all) is empty; fill or remove it"
         )
-    empty = [split for split in ("train", "val") if not any(listed[split][0].values())]
-    if empty:
-        raise UsageError(f"{home}: no pictures in {empty[0]}/; expected {empty[0]}/<class>/*.jpg")
-    return {split: _pictures(files, classes, read, skipped) for split, (files, skipped) in listed.items()}
 
 
-def _undivided(files: dict[str, list[str]], skipped: int, read: Callable[[str], bytes]) -> dict[str, Pictures]:
-    everything = _pictures(files, tuple(sorted(files)), read, skipped)
+def _undivided(home: Path, listing: _Listing, read: Callable[[str], bytes]) -> dict[str, Pictures]:
+    _refuse_empty(home, listing.empty, [listing])
+    everything = _pictures(listing, tuple(sorted(listing.files)), read)
     if len(everything) < 5:
         raise UsageError(f"only {len(everything)} picture(s) found; at least 5 are needed to hold one in five out")
     held = held_out(everything.labels)
     return {"train": everything.subset(~held), "val": everything.subset(held)}
 
 
-def _pictures(files: dict[str, list[str]], classes: tuple[str, ...], read, skipped: int) -> Pictures:
-    names = [name for class_name in classes for name in files.get(class_name, ())]
-    labels = np.repeat(np.arange(len(classes)), [len(files.get(class_name, ())) for class_name in classes])
-    return Pictures(tuple(names), labels.astype(np.int64), classes, read, skipped)
+def _pictures(listing: _Listing, classes: tuple[str, ...], read: Callable[[str], bytes]) -> Pictures:
+    files = [listing.files.get(name, []) for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(own) for own in files]).astype(np.int64)
+    return Pictures(tuple(name for own in files for name in own), labels, classes, read, listing.skipped)

@@ -2,6 +2,7 @@
 
 Choices: content decides, not the suffix; EXIF orientation is applied; transparency is dropped; 16-bit values keep their
 upper byte; of an animation the first frame is taken; CMYK becomes RGB; more than 89 million pixels are refused unseen.
+Floating-point and 32-bit values are refused: no file says which of them is white.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose 16-bit grey Pillow may open as mode I; nothing wider fits into them
 LARGEST = 89_000_000  # pixels; the largest picture of ImageNet has 42 million
 
 
@@ -28,6 +30,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
             if width * height > LARGEST:
                 raise UnreadableImage(f"{name}: {width} x {height} pixels; the limit is {LARGEST // 10**6} million")
             image.load()
+            if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
+                kind = "floating-point" if image.mode == "F" else "32-bit integer"
+                raise UnreadableImage(f"{name}: {kind} values, of unknown scale; convert them to 8 or 16 bits")
             return _rgb(ImageOps.exif_transpose(image))
     except UnreadableImage:
         raise

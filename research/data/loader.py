@@ -26,6 +26,8 @@ class DataInfo:
     std: tuple[float, ...]
     train: int
     val: int
+    loader: str = "memory"
+    """``memory`` or ``ffcv``: decided once, because what is free to take changes while data is read."""
 
     def count(self, split: str) -> int:
         return {"train": self.train, "val": self.val}[split]

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from research.config import Config
+from research.data import LOADER_DECIDED
 from research.errors import Failure, UsageError
 from research.launcher.progress import Progress
 from research.processes import die_with_parent, terminate
@@ -55,16 +56,16 @@ def launch(config: Config) -> Run:
     with Progress(run, images=info.train) as progress:
         for _ in range(1 + config.restarts):
             run.set_status("running")
-            code = train(run, progress)
+            code = train(run, progress, info.loader)
             if recorded(run.dir)["status"] != "running":  # else a worker was lost: continue from the last checkpoint
                 break
     raise_failure(run, code)
     return run
 
 
-def train(run: Run, progress: Progress) -> int:
+def train(run: Run, progress: Progress, loader: str) -> int:
     """Start the processes of ``run``, show its rows until they end, and return the exit code."""
-    agent = start(run)
+    agent = start(run, loader)
     try:
         for row in follow(run.paths.metrics, agent):
             progress.show(row)
@@ -73,8 +74,11 @@ def train(run: Run, progress: Progress) -> int:
     return agent.returncode
 
 
-def start(run: Run) -> subprocess.Popen:
-    """The processes of ``run``, in a process group of their own; what they print goes to ``log.txt``."""
+def start(run: Run, loader: str) -> subprocess.Popen:
+    """The processes of ``run``, in a process group of their own, with the ``loader`` that was decided on.
+
+    What they print goes to ``log.txt``.
+    """
     alone = run.config.processes == run.config.nodes == 1
     threads = run.config.threads or max(1, len(os.sched_getaffinity(0)) // run.config.processes)
     with open(run.paths.output, "ab") as log:
@@ -83,7 +87,7 @@ def start(run: Run) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", LOADER_DECIDED: loader},
             start_new_session=True,
         )
 

@@ -51,8 +51,7 @@ def watch_validation(path: Path, config: Config, tensors: dict[str, Tensor], wat
     try:
         return evaluate(run, run.model)
     finally:
-        for loader in (run.train_loader, run.val_loader):
-            loader.close()
+        run.val_loader.close()
 
 
 def _evaluated(path: Path, config: Config, tensors: dict[str, Tensor]) -> dict[str, Any]:

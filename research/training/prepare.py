@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from research.config import Config
-from research.data.choice import make_loader
+from research.data.choice import make_loaders
 from research.runs.network import build_network, pick_device
 from research.runs.run import Run
 from research.training.sources import load_sources
@@ -18,7 +20,7 @@ AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 def prepare(run: Run) -> None:
     """Everything that training needs, in the order it may depend on."""
     config = run.config
-    prepare_evaluation(run)
+    prepare_evaluation(run, splits=("train", "val"))
     run.steps_per_epoch, run.epochs = len(run.train_loader), config.total_epochs
     run.criterion = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
     run.sources = load_sources(run)
@@ -36,7 +38,7 @@ def prepare(run: Run) -> None:
     run.record_environment()
 
 
-def prepare_evaluation(run: Run) -> None:
+def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
     """Device, data and the network, changed as the run's hooks change it: what it takes to evaluate weights."""
     config = run.config
     run.device = getattr(run, "device", None) or pick_device(config)
@@ -44,10 +46,9 @@ def prepare_evaluation(run: Run) -> None:
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.deterministic
 
-    run.train_loader, run.val_loader = (
-        make_loader(config, split, run.rank, run.world, run.device) for split in ("train", "val")
-    )
-    info = run.train_loader.info
+    loaders = make_loaders(config, splits, run.rank, run.world, run.device)
+    run.train_loader, run.val_loader = loaders.get("train"), loaders["val"]
+    info = run.val_loader.info
     build_network(run, info.classes, info.shape)
     run.autocast = torch.autocast(run.device.type, AMP_TYPES[config.amp], enabled=config.amp != "off")
 

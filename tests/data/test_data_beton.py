@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import multiprocessing
+import os
+import subprocess
 import time
 
 import numpy as np
@@ -189,3 +191,18 @@ def test_compressed_files_keep_colours_and_order(tmp_path):
     found = next(iter(make_loader(config, "train")))
     expected = next(iter(make_loader(dataclasses.replace(config, loader="memory"), "train")))
     assert torch.allclose(found[0], expected[0], atol=3 / 255) and torch.equal(found[1], expected[1])
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_call_and_nothing_else(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = {
+        f".digits-train.beton.{beton.MACHINE}.{dead.pid}.part": False,
+        f".digits-train.beton.{beton.MACHINE}.{os.getpid()}.part": True,  # being written
+        f".digits-train.beton.elsewhere.{dead.pid}.part": True,  # on another machine
+        ".mine.part": True,
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    beton.write("digits", out=tmp_path, splits=["val"])
+    assert {name: (tmp_path / name).exists() for name in names} == names

@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import io
+import multiprocessing
 import pickle
 import tarfile
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from research.data import choice as loaders
 from research.data.augment import held_out
 from research.data.choice import check
 from research.data.datasets import DATASETS, check_dataset
+from research.data.images import UnreadableImage
 from research.errors import UsageError
 
 
@@ -84,6 +88,49 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UsageError, match="system does not belong in a CIFAR file"):
         arrays.read("cifar10", tmp_path, "val")
+
+
+OBJECTS = (  # an object array of 8 chosen bytes, as the globals of CIFAR's own pickles could make it
+    b"\x80\x02}X\x04\x00\x00\x00datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    b"(K\x01K\x01\x85cnumpy\ndtype\nU\x02O8K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb\x89U\x08AAAAAAAAtbs."
+)
+
+
+def test_a_pickle_that_would_make_pointers_is_refused(tmp_path):
+    cifar_files(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(OBJECTS)
+    with pytest.raises(UsageError, match="an array of 'O8' does not belong in a CIFAR file"):
+        arrays.read("cifar10", tmp_path, "val")
+
+
+def test_labels_of_a_pickle_are_whole_numbers(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    data = cifar_files(folder)
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": data[:4], "labels": [1, 2, "3", 4]}, protocol=2))
+    with pytest.raises(UsageError, match="labels that are not whole numbers"):
+        arrays.read("cifar10", tmp_path, "val")
+
+
+@pytest.mark.parametrize("kind", ["idx", "tar", "npz"])
+def test_a_compressed_file_that_inflates_without_end_is_refused_in_little_memory(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(arrays, "LARGEST_FILE", 1_000_000)
+    monkeypatch.setattr(arrays, "LARGEST_ARCHIVE", 2_000_000)
+    zeros, name = bytes(8_000_000), "cifar10" if kind == "tar" else "mnist"
+    if kind == "idx":
+        for file in arrays.IDX:
+            (tmp_path / f"{file}.gz").write_bytes(gzip.compress(zeros))
+    elif kind == "npz":
+        np.savez_compressed(tmp_path / "mnist.npz", train_images=np.zeros((10_000, 28, 28), np.uint8))
+    else:
+        with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
+            member = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+            member.size = len(zeros)
+            tar.addfile(member, io.BytesIO(zeros))
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="bytes"):
+        arrays.read(name, tmp_path, "val")
+    assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    tracemalloc.stop()
 
 
 def test_truncated_files_are_named(tmp_path, small_mnist):
@@ -215,3 +262,114 @@ def test_a_file_where_a_folder_was_meant_is_told_so(tmp_path, name):
     config = Config.load({"dataset": name, "data_root": str(tmp_path / "thesis.pdf"), "model": "resnet18"})
     with pytest.raises(UsageError, match=r"found a file\); expected"):
         check(config)
+
+
+# -- folders and zips of pictures -----------------------------------------------------------------------------------
+
+
+def pictures_at(home, *places):
+    for place in places:
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        (home / place).write_bytes(place.encode())
+
+
+def zipped(home):
+    path = home.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(home.rglob("*")):
+            archive.write(file, file.relative_to(home))
+    return path
+
+
+def found_in(place):
+    """What is found in a folder or zip: classes, and the files of each split; or the refusal without its place."""
+    try:
+        found = folders.find("imagefolder", place)
+    except UsageError as error:
+        return str(error).replace(str(place), "")
+    return {split: (own.classes, sorted(own.files), own.labels.tolist()) for split, own in found.items()}
+
+
+CAT_AND_DOG = [f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(4)]
+LAYOUTS = {
+    "flat": CAT_AND_DOG,
+    "deep": [*CAT_AND_DOG, "cat/left/9.jpg", "dog/left/9.jpg"],
+    "splits": [f"{split}/{place}" for split in ("train", "val") for place in CAT_AND_DOG],
+    "one deeper picture": ["train/cat/a/b/1.jpg", *(f"{s}/{p}" for s in ("train", "val") for p in CAT_AND_DOG)],
+    "hidden": [*CAT_AND_DOG, "cat/.thumbs/1.jpg", ".Trash-1000/1.jpg", "cat/.1.jpg"],
+    "wrapped": [f"data/{place}" for place in CAT_AND_DOG],
+    "wrapped splits": [f"data/{split}/{place}" for split in ("train", "val") for place in CAT_AND_DOG],
+    "foreign files": [*CAT_AND_DOG, "LICENSE", "cat/notes.txt", "docs/readme.txt"],
+    "no val": [f"train/{place}" for place in CAT_AND_DOG],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_and_its_zip_are_the_same_data_set(tmp_path, layout):
+    home = tmp_path / "home"
+    pictures_at(home, *LAYOUTS[layout])
+    found = found_in(home)
+    assert found == found_in(zipped(home))
+    if layout == "no val":
+        assert "has train/ but no val/" in found
+        return
+    files = [file for _, files, _ in found.values() for file in files]
+    expected = [p for p in LAYOUTS[layout] if p.endswith(".jpg") and "/." not in p and not p.startswith(".")]
+    assert found["train"][0] == ("cat", "dog") and sorted(files) == sorted(expected)
+    if "split" in layout or "deeper" in layout:
+        assert all("val/" in file for file in found["val"][1]) and all("train/" in file for file in found["train"][1])
+
+
+def test_one_split_given_as_the_root_is_told_apart(tmp_path):
+    pictures_at(tmp_path, *LAYOUTS["splits"])
+    with pytest.raises(UsageError, match=f"one split of {tmp_path}; give data_root={tmp_path}"):
+        folders.find("imagefolder", tmp_path / "train")
+    lone = tmp_path / "lone" / "train"
+    pictures_at(lone, *CAT_AND_DOG)
+    assert folders.find("imagefolder", lone)["train"].read("cat/0.jpg") == b"cat/0.jpg"
+
+
+def test_links_inside_a_class_are_followed_and_circles_end(tmp_path):
+    pictures_at(tmp_path / "home", *CAT_AND_DOG)
+    pictures_at(tmp_path / "elsewhere", "9.jpg")
+    (tmp_path / "home" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "home" / "cat" / "loop").symlink_to(tmp_path / "home")
+    (tmp_path / "home" / "dog" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    found = folders.find("imagefolder", tmp_path / "home")
+    files = {file for own in found.values() for file in own.files}
+    assert files == {*CAT_AND_DOG, "cat/more/9.jpg", "dog/gone.jpg"}  # the broken link is told when it is read
+    owner = next(own for own in found.values() if "dog/gone.jpg" in own.files)
+    with pytest.raises(UnreadableImage, match="dog/gone.jpg"):
+        owner.decoded(owner.files.index("dog/gone.jpg"))
+
+
+@pytest.mark.parametrize("split", ["", "train/", "val/"])
+def test_an_empty_class_is_refused_instead_of_shifting_labels(tmp_path, split):
+    home = tmp_path / "home"
+    pictures_at(home, *(LAYOUTS["splits"] if split else CAT_AND_DOG))
+    (home / f"{split}bird").mkdir()
+    for place in (home, zipped(home)):
+        with pytest.raises(UsageError, match=r"the folder of class bird \(1 in all\) is empty; fill or remove it"):
+            folders.find("imagefolder", place)
+
+
+def test_a_zip_is_read_by_several_forked_processes_at_once(tmp_path):
+    rng = np.random.default_rng(0)
+    contents = {f"{'ab'[i % 2]}/{i}.jpg": rng.bytes(200_000) for i in range(40)}
+    for place, content in contents.items():
+        (tmp_path / "home" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / place).write_bytes(content)
+    found = folders.find("imagefolder", zipped(tmp_path / "home"))["train"]
+    found.read(found.files[0])  # opened before the processes part
+
+    def all_right() -> None:
+        for _ in range(5):
+            assert all(found.read(file) == contents[file] for file in found.files)
+
+    fork = multiprocessing.get_context("fork")
+    readers = [fork.Process(target=all_right) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(60)
+    assert [reader.exitcode for reader in readers] == [0] * 4

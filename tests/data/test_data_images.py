@@ -86,3 +86,18 @@ def test_every_cut_of_a_file_is_refused():
     for length in range(0, len(data) - 2, 97):
         with pytest.raises(UnreadableImage, match="^cut.jpg: "):
             decode(data[:length], "cut.jpg")
+
+
+@pytest.mark.parametrize(("kind", "told"), [("f4", "floating-point"), ("i4", "32-bit integer")])
+def test_values_of_unknown_scale_are_refused(kind, told):
+    file = io.BytesIO()
+    Image.fromarray(np.linspace(0, 255, 64).reshape(8, 8).astype(kind)).save(file, "TIFF")
+    with pytest.raises(UnreadableImage, match=f"a.tif: {told} values, of unknown scale; convert them to 8 or 16 bits"):
+        decode(file.getvalue(), "a.tif")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_keep_their_upper_byte_in_every_format(form):
+    file = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) << 10).save(file, form)
+    assert np.array_equal(decode(file.getvalue(), "a")[..., 0].ravel(), np.arange(64) << 2)

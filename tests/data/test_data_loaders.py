@@ -1,6 +1,7 @@
 """The loader contract, over every way to load: same pixels, same order, nothing twice, nothing lost."""
 
 import dataclasses
+import importlib.util
 import threading
 from types import SimpleNamespace
 
@@ -176,8 +177,10 @@ def test_training_split_in_order_has_every_sample_once_as_the_epoch_sees_it(make
 @pytest.mark.parametrize("data_args", [{}, {"image_size": 12, "eval_resize": 14}])
 def test_without_augmentation_training_images_in_order_are_those_of_evaluation(monkeypatch, data_args):
     config, read = dataclasses.replace(CONFIG, data_args=data_args), loaders._images
+    samples = check(config).train
     ordered = make_loader(config, "train").in_order()
     monkeypatch.setattr(loaders, "_images", lambda name, root, split, download: read(name, root, "train", download))
+    monkeypatch.setattr(loaders.arrays, "count", lambda *_: samples)
     for mine, evaluated in zip(everything(ordered), everything(make_loader(config, "val")), strict=True):
         assert torch.equal(mine, evaluated)
 
@@ -264,7 +267,8 @@ def test_what_cannot_work_is_refused_before_a_run(given, problem):
 
 
 def test_without_ffcv_one_sentence_says_what_to_do_and_memory_still_works(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("ffcv", "numba") else find(name))
     with pytest.raises(UsageError, match="ffcv and numba is not installed; `pip install ffcv`.*or set loader=memory"):
         check(dataclasses.replace(CONFIG, loader="ffcv"))
     assert check(CONFIG).train == 1438
@@ -273,7 +277,7 @@ def test_without_ffcv_one_sentence_says_what_to_do_and_memory_still_works(monkey
 def test_auto_names_the_command_when_pictures_exceed_memory(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     config = Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)
-    assert loaders._choose(config) == "ffcv"
+    assert check(config).loader == "ffcv"
     for path in pictures.glob("[abc]"):
         (tmp_path / path.name).symlink_to(path)
     with pytest.raises(UsageError, match=f"run `research data write imagefolder --root {tmp_path}`"):
@@ -313,3 +317,26 @@ def test_held_out_training_images_replace_the_validation_set(count):
     images = loaders._source(config)
     train, val = (images.read(split).offsets for split in ("train", "val"))
     assert len(np.union1d(train, val)) == check(CONFIG).train and not np.intersect1d(train, val).size
+
+
+def test_the_loader_is_chosen_once_whatever_memory_is_free_later(pictures, monkeypatch):
+    free = iter([10**12, 0, 0, 0])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=next(free)))
+    config = Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)
+    assert {type(loader).__name__ for loader in loaders.make_loaders(config).values()} == {"MemoryLoader"}
+
+
+def test_a_rank_takes_the_loader_that_its_launcher_chose(pictures, monkeypatch):
+    monkeypatch.setenv("RESEARCH_LOADER", "ffcv")
+    assert check(Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)).loader == "ffcv"
+    assert check(CONFIG).loader == "memory"  # where there is nothing to choose
+
+
+def test_evaluation_asks_nothing_of_training_data(tmp_path):
+    for i in range(6):
+        (tmp_path / "val" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "val" / "ab"[i % 2] / f"{i}.png")
+    config = Config(dataset="imagefolder", data_root=str(tmp_path), batch_size=5000, data_args={"image_size": 8})
+    assert len(everything(make_loader(config, "val"))[1]) == 6
+    with pytest.raises(UsageError, match=r"has val/ but no train/"):
+        check(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import psutil
 from tqdm import tqdm
 
 from research.data import arrays, folders
@@ -21,6 +23,7 @@ from research.files import write_atomic
 
 SUFFIX = ".beton"
 MODES = ("raw", "jpg", "smart")
+MACHINE = platform.node().replace(".", "_")  # in the names of unfinished files: other machines may share the folder
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ def write(
     bad = [reason for source in sources.values() for reason in source.skipped]
     if bad and not skip_bad:
         raise UsageError(_unreadable(dataset, bad))
+    for part in leftovers(folder):
+        part.unlink(missing_ok=True)
     _make_room(folder, sum(source.total for source in sources.values()) if mode == "raw" and not max_resolution else 0)
     for split, path in paths.items():
         _write_one(path, dataset, split, sources[split], mode, quality, max_resolution)
@@ -162,6 +167,16 @@ def list_betons(root: str | Path = "") -> list[dict]:
         except UsageError as error:
             rows.append({"name": path.stem, "path": str(path), "problem": str(error)})
     return rows
+
+
+def leftovers(folder: str | Path) -> list[Path]:
+    """Unfinished files in ``folder`` whose writer, a process of this machine, is gone: what a kill left behind."""
+    unfinished = {path: path.name.rsplit(".", 3) for path in Path(folder).glob(f".*{SUFFIX}.*.part")}
+    return [
+        path
+        for path, (_, machine, process, _) in unfinished.items()
+        if machine == MACHINE and process.isdigit() and not psutil.pid_exists(int(process))
+    ]
 
 
 @dataclass(frozen=True)
@@ -206,7 +221,7 @@ def _write_one(
 ) -> None:
     from research.data.ffcv.writer import Samples, write_samples  # FFCV may be missing, and takes seconds
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{MACHINE}.{os.getpid()}.part")
     try:
         write_samples(part, Samples(source.image, source.labels, limit), mode, quality, source.largest)
         told = dict(dataset=dataset, split=split, samples=len(source.labels), classes=source.classes)
