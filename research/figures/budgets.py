@@ -12,10 +12,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, ramp, style
+from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, style
 from research.measures.cost import Cost
 
 BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
@@ -132,9 +132,7 @@ def _few_ticks(axis: Axes) -> None:
     """Labels at 1, 2 and 5 times a power of ten where the axis spans less than two of them."""
     low, high = axis.get_xlim()
     if high < 100 * low:
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e+0", "e").replace("e+", "e"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        number_log_axis(axis.xaxis, lambda value: f"{value:.0e}".replace("e+0", "e").replace("e+", "e"))
 
 
 def teacher_curves(losses: pd.DataFrame) -> Figure:

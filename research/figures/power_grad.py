@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from research.errors import UsageError
-from research.figures.style import COLUMN, PAGE, colours, style
+from research.figures.style import COLUMN, PAGE, colours, number_log_axis, style
 from research.frames import Runs
 from research.frames.power_grad import with_alpha
 from research.hooks.power_grad import legacy_gradient
@@ -84,8 +84,7 @@ def logit_growth(runs: Runs) -> Figure:
         for (network, alpha), rows in norms.groupby(["network", "alpha"]):
             _band(left, rows.groupby("trained")["norm"].agg(["mean", "std"]), palette[alpha], looks[network][0])
         left.set(xlabel="epoch", ylabel="norm of the logits (validation)", yscale="log")
-        left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        left.yaxis.set_minor_formatter(NullFormatter())
+        number_log_axis(left.yaxis)
         left.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         _ratios(right, norm_ratios(norms), palette, looks)
         longest = max(len(name) for name in networks)
@@ -95,21 +94,23 @@ def logit_growth(runs: Runs) -> Figure:
 
 
 def logit_norms(runs: Runs) -> pd.DataFrame:
-    """Norm of the validation logits after every epoch: network, alpha, seed, run, trained (epochs), norm."""
+    """Norm of the validation logits after every epoch: network, baseline, alpha, seed, run, trained (epochs), norm."""
     rows = runs.metrics
     rows = rows[(rows["kind"] == "val_logits") & (rows["metric"] == "norm")]
     rows = rows.drop_duplicates(["run", "epoch"], keep="last").assign(trained=lambda frame: frame["epoch"] + 1)
-    of_run = with_alpha(runs)[["name", "network", "alpha", "seed"]].rename(columns={"name": "run"})
-    columns = ["network", "alpha", "seed", "run", "trained", "norm"]
+    of_run = with_alpha(runs)[["name", "network", "baseline", "alpha", "seed"]].rename(columns={"name": "run"})
+    columns = ["network", "baseline", "alpha", "seed", "run", "trained", "norm"]
     return of_run.merge(rows[["run", "trained", "value"]].rename(columns={"value": "norm"}), on="run")[columns]
 
 
 def norm_ratios(norms: pd.DataFrame) -> pd.DataFrame:
-    """Last norm over that of the same network and seed with alpha = 1: network, alpha, seed, ratio."""
-    last = norms.sort_values("trained").groupby(["network", "alpha", "seed"])["norm"].last().reset_index()
-    plain = last[last["alpha"] == 1].set_index(["network", "seed"])["norm"].rename("plain")
-    found = last[last["alpha"] != 1].join(plain, on=["network", "seed"], how="inner")
-    return found.assign(ratio=found["norm"] / found["plain"])[["network", "alpha", "seed", "ratio"]]
+    """Last norm over that of the same seed with alpha = 1 throughout: network, alpha, seed, ratio."""
+    last = norms.sort_values("trained").groupby(["network", "baseline", "alpha", "seed"])["norm"].last().reset_index()
+    plain = last[(last["alpha"] == 1) & (last["network"] == last["baseline"])]
+    plain = plain.set_index(["network", "seed"])["norm"].rename("plain").rename_axis(["baseline", "seed"])
+    others = last[(last["alpha"] != 1) | (last["network"] != last["baseline"])]
+    ratios = others.join(plain, on=["baseline", "seed"], how="inner")
+    return ratios.assign(ratio=ratios["norm"] / ratios["plain"])[["network", "alpha", "seed", "ratio"]]
 
 
 def intervals(frame: pd.DataFrame, xlabel: str) -> Figure:

@@ -12,10 +12,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, ramp, style
+from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, style
 from research.frames.sparse import NAMES
 
 BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
@@ -47,8 +47,18 @@ LOOKS = {
 }
 
 
+DENSE = [Look(BLACK, "*"), Look(ORANGE, "d"), Look(BLUE, "H"), Look(RED, "8"), Look(GREEN, "p"), Look(PINK, "*")]
+"""Of dense networks that other methods train, one after another; plain training comes first."""
+
+
 def look(method: str) -> Look:
     return LOOKS.get(method, Look("0.35", "p"))
+
+
+def dense_looks(points: pd.DataFrame) -> dict[str, Look]:
+    """Looks of the dense configurations among ``points``: networks without masks that other methods train differ."""
+    dense = sorted(set(points.loc[points["method"] == "dense", "configuration"]), key=len)
+    return {name: DENSE[place % len(DENSE)] for place, name in enumerate(dense)}
 
 
 def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
@@ -66,18 +76,21 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
         raise UsageError("there is no error with a known density to draw")
     datasets = list(dict.fromkeys(points["dataset"]))
     methods = [method for method in NAMES if method in set(points["method"])]
+    dense = dense_looks(points)
     with style():
         width = PAGE if len(datasets) > 1 else 4.6
         figure, axes = plt.subplots(1, len(datasets), figsize=(width, 3.4), squeeze=False, layout="constrained")
         for axis, dataset in zip(axes[0], datasets, strict=True):
             own = points[points["dataset"] == dataset]
             known = published[published["dataset"] == dataset] if published is not None else own[:0]
-            _own_points(axis, own, methods)
+            _own_points(axis, own, methods, dense)
             _published_points(axis, known, methods, set(own["epochs"]))
             axis.set(xscale="log", yscale="log", xlabel=f"density (% of the dense network's parameters), {dataset}")
-            _plain_ticks(axis)
+            number_log_axis(axis.xaxis)
+            number_log_axis(axis.yaxis)
         axes[0, 0].set_ylabel("top-1 error (%)")
-        handles = [_handle(look(m).colour, look(m).marker, NAMES[m]) for m in methods]
+        handles = [_handle(*own, name) for name, own in dense.items()]
+        handles += [_handle(look(m).colour, look(m).marker, NAMES[m]) for m in methods if m != "dense"]
         if (points["distribution"] != "uniform").any():
             handles.append(_handle("0.3", "o", "own, Erdos-Renyi", fillstyle="left"))
         if published is not None and len(published):
@@ -88,15 +101,17 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
     return figure
 
 
-def _own_points(axis: Axes, own: pd.DataFrame, methods: list[str]) -> None:
+def _own_points(axis: Axes, own: pd.DataFrame, methods: list[str], dense: dict[str, Look]) -> None:
     same = ["configuration", "method", "distribution"]
-    for (_, method, distribution), rows in own.groupby(same, sort=False):
+    for (name, method, distribution), rows in own.groupby(same, sort=False):
+        colour, marker = dense.get(name, look(method))
         error = 100 - rows["top1"]
         spread = error.std() if len(error) > 1 else 0.0
         lower = min(spread, 0.9 * error.mean())  # an error below 0 has no place on the axis
         axis.errorbar(
-            _beside(rows["density"].mean(), method, methods), error.mean(), [[lower], [spread]],
-            fmt=look(method).marker, color=look(method).colour, markersize=MARKER, elinewidth=0.8, zorder=4,
+            _beside(rows["density"].mean(), *((name, list(dense)) if name in dense else (method, methods))),
+            error.mean(), [[lower], [spread]],
+            fmt=marker, color=colour, markersize=MARKER, elinewidth=0.8, zorder=4,
             fillstyle="full" if distribution == "uniform" else "left", markerfacecoloralt="white",
         )  # fmt: skip
 
@@ -111,22 +126,14 @@ def _published_points(axis: Axes, known: pd.DataFrame, methods: list[str], epoch
 
 
 def _beside(density: float, method: str, methods: list[str]) -> float:
-    """A place near ``density`` that is the method's own, so that sparse methods do not cover each other."""
-    sparse = [each for each in methods if each not in ("dense", "small")]
+    """A place near ``density`` that is the method's own, so that methods of one density do not cover each other."""
+    sparse = [each for each in methods if each not in ("dense", "small")] if method in NAMES else methods
     return density * 1.03 ** (sparse.index(method) - (len(sparse) - 1) / 2) if method in sparse else density
 
 
 def _handle(colour: str, marker: str, label: str, **more: object) -> Line2D:
     size = {"linewidth": 0, "markersize": MARKER, "markerfacecoloralt": "white"}
     return Line2D([], [], color=colour, marker=marker, label=label, **size, **more)
-
-
-def _plain_ticks(axis: Axes) -> None:
-    """Numbers at 1, 2 and 5 times the powers of ten, written out."""
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        one.set_major_formatter(lambda value, _: f"{value:g}")
-        one.set_minor_formatter(NullFormatter())
 
 
 def density_by_layer(layers: pd.DataFrame) -> Figure:
@@ -162,9 +169,7 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
                 axis.fill_between(rows["trained"], 100 * low, 100 * high, color=shades[layer], alpha=0.2, linewidth=0)
             axis.set(yscale="log", title=name)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.yaxis.set_minor_formatter(NullFormatter())
+            number_log_axis(axis.yaxis)
         for axis in axes.flat[len(shown) :]:
             axis.set_axis_off()
         for axis in axes.flat[max(0, len(shown) - columns) : len(shown)]:  # those with nothing below
@@ -203,9 +208,7 @@ def reallocation(found: pd.DataFrame) -> Figure:
             axes[1].axhline(k, color="0.3", linestyle="--", linewidth=0.8)
         axes[0].set(yscale="log", xlabel="optimizer step", ylabel="threshold H of the event")
         axes[1].set(yscale="log", xlabel="optimizer step", ylabel="units killed and regrown")
-        axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes[1].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes[1].yaxis.set_minor_formatter(NullFormatter())
+        number_log_axis(axes[1].yaxis)
         handles = [Line2D([], [], color=shades[name], label=name) for name in names]
         handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=0.8, label="K"))
         figure.legend(handles=handles, loc="outside lower center", ncols=5)
@@ -245,9 +248,7 @@ def coverage_and_survival(history: pd.DataFrame) -> Figure:
             axis.set(xlabel="epochs trained", ylabel=label)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes[0].set_yscale("log")
-        axes[0].yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
-        axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes[0].yaxis.set_minor_formatter(NullFormatter())
+        number_log_axis(axes[0].yaxis)
         for axis in axes[1:]:
             axis.set_ylim(-3, 103)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

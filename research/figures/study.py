@@ -7,10 +7,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, colours, style
+from research.figures.style import PAGE, colours, number_log_axis, style
 
 
 def against_k(results: pd.DataFrame, quantity: str = "best top-1 (%)") -> Figure:
@@ -41,7 +41,7 @@ def against_k(results: pd.DataFrame, quantity: str = "best top-1 (%)") -> Figure
                 named.add(setup)
                 shade = "0.3" if len(lines) == 1 else colour
                 _band(left, plain.iloc[0], shade)
-                label = f"{setup} plain training".strip() + _counted(plain)
+                label = (f"{setup} without GraM" if setup else "plain training") + _counted(plain)
                 handles.append(Line2D([], [], color=shade, linestyle="--", linewidth=0.8, label=label))
         right.axhline(0, color="0.3", linestyle="--", linewidth=0.8)
         for axis, label in ((left, quantity), (right, "difference to plain ± s.e.")):
@@ -76,8 +76,7 @@ def measuring_cost(cost: pd.DataFrame) -> Figure:
                 axis.fill_between(middle.index, low, high, color=colours(1)[0], alpha=0.2, linewidth=0)
             axis.set(xlabel="epoch", ylabel=f"measuring, {label}", yscale="log")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
-            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            number_log_axis(axis.yaxis)
         if runs > 1:
             axes[1].legend()
         plt.close(figure)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from research.files import write_new
 
@@ -56,6 +58,21 @@ def colours(count: int) -> Sequence[str | tuple[float, ...]]:
 def ramp(count: int) -> Sequence[tuple[float, ...]]:
     """``count`` colours for ordered things such as depth, dark to light."""
     return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0, 0.9, count))]
+
+
+def number_log_axis(axis: Axis, written: Callable[[float], str] = "{:g}".format) -> None:
+    """Numbers at 1, 2 and 5 times the powers of ten, written out, on a logarithmic ``axes.xaxis`` or ``axes.yaxis``.
+
+    To be called after drawing: a range between two of these numbers is widened to them, so that none is without any.
+    """
+    low, high = sorted(axis.get_view_interval())
+    ticks = np.outer(10.0 ** np.arange(np.floor(np.log10(low)) - 1, np.ceil(np.log10(high)) + 2), [1, 2, 5]).ravel()
+    if ((low <= ticks) & (ticks <= high)).sum() < 2:
+        low, high = ticks[ticks <= low].max() / 1.02, ticks[ticks >= high].min() * 1.02
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: written(value))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def render(figure: Figure) -> dict[str, bytes]:

@@ -87,6 +87,11 @@ class Runs(pd.DataFrame):
         return pd.Series(names, index=self.index, dtype=object, name="configuration")
 
 
+def owner(parameter: str) -> str:
+    """The method (or the argument map) that a changed parameter belongs to: ``gram`` of ``gram.k``, and of ``gram``."""
+    return parameter.partition(".")[0]
+
+
 def word(parameter: str, value: Any) -> str:
     """A parameter as a person would type it."""
     return (

@@ -5,15 +5,18 @@ Everything comes from ``gram/epoch_EEE.npz`` and the metrics; nothing is trained
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from research.errors import UsageError
-from research.frames import Runs, word
+from research.frames import Runs, owner, word
+from research.frames.groups import label_changes
+from research.frames.paired import paired
 from research.runs.paths import RunPaths
 
 
@@ -125,43 +128,52 @@ def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
     """Finished plain and GraM runs, a row for all that differ in their seed only.
 
     ========================  ==========================================================================
-    ``setup`` ``method``      what else differs among these runs: network, data …; GraM's other parameters
-    ``k``                     of GraM; NaN for plain training
+    ``setup`` ``method``      what else differs among these runs: network, data, other methods (also at their
+                              defaults) …; GraM's other parameters
+    ``k``                     of GraM; NaN without it
     ``seeds``                 number of runs
     ``mean`` ``std``          of ``metric``, a column of ``runs``; std is NaN for one run
-    ``pairs``                 seeds that plain training of the same setup has too
-    ``difference``            mean over these seeds of GraM minus plain; NaN for plain training itself
+    ``pairs``                 seeds that were also run in the same setup without GraM
+    ``difference``            mean over these seeds of GraM minus without; NaN without it
     ``error``                 standard error of ``difference``; NaN below two pairs
     ========================  ==========================================================================
     """
     runs = runs[runs["status"] == "finished"]
-    changed = dict.fromkeys(key for changes in runs.changes() for key in changes if key in runs)
-    frame = pd.DataFrame({"seed": runs["seed"], "k": runs.get("gram.k", np.nan), "value": runs[metric].astype(float)})
-    frame["setup"] = _words(runs, [key for key in changed if key != "seed" and not key.startswith("gram.")])
-    with_gram = runs[frame["k"].notna()]
-    others = _words(with_gram, [key for key in changed if key.startswith("gram.") and key != "gram.k"])
-    frame["method"] = others.reindex(runs.index, fill_value="")
-    plain = frame[frame["k"].isna()].groupby(["setup", "seed"])["value"].mean().rename("plain")
-    frame = frame.join(plain, on=["setup", "seed"])
-    frame["difference"] = (frame["value"] - frame["plain"]).where(frame["k"].notna())
-    grouped = frame.groupby(["setup", "method", "k"], dropna=False)
-    return grouped.agg(
-        seeds=("value", "count"),
-        mean=("value", "mean"),
-        std=("value", "std"),
-        pairs=("difference", "count"),
-        difference=("difference", "mean"),
-        error=("difference", "sem"),
-    ).reset_index()
-
-
-def _words(runs: Runs, keys: Sequence[str]) -> pd.Series:
-    """Every run's parameters among ``keys`` that differ, as few as tell all of these runs apart that they can."""
-    values = {key: runs[key].map(repr) for key in keys if runs[key].map(repr).nunique() > 1}
-    told = pd.Series(list(zip(*values.values(), strict=True)) or [()] * len(runs), index=runs.index, dtype=object)
-    sufficient = [key for key, column in values.items() if column.nunique() == told.nunique()]
-    names = [
-        " ".join(word(key, row[key]) for key in sufficient[:1] or values if row[key] == row[key])
-        for _, row in runs.iterrows()
+    changes = [{key: value for key, value in own.items() if key != "seed"} for own in runs.changes()]
+    setups = [
+        {"model": model} | {key: value for key, value in own.items() if owner(key) != "gram"}
+        for own, model in zip(changes, runs["model"], strict=True)
     ]
-    return pd.Series(names, index=runs.index, dtype=object)
+    own_words = [
+        [word(key, value) for key, value in own.items() if key.startswith("gram.") and key != "gram.k"]
+        for own in changes
+    ]
+    frame = pd.DataFrame(
+        {
+            "seed": runs["seed"],
+            "k": runs.get("gram.k", pd.Series(np.nan, index=runs.index)),
+            "value": runs[metric].astype(float),
+            "setup": _labels(setups),
+            "method": list(map(" ".join, own_words)),
+        },
+        index=runs.index,
+    )
+    rows = []
+    for (setup, method, k), own in frame.groupby(["setup", "method", "k"], dropna=False):
+        without = frame[(frame["setup"] == setup) & frame["k"].isna()]
+        ours, theirs = (part.groupby("seed")["value"].mean() for part in (own, without))
+        found = paired(ours, theirs[:0] if np.isnan(k) else theirs)
+        rows.append(
+            {"setup": setup, "method": method, "k": k, "seeds": len(own), "mean": own["value"].mean()}
+            | {"std": own["value"].std(), **{name: found[name] for name in ("pairs", "difference", "error")}}
+        )
+    return pd.DataFrame(rows)
+
+
+def _labels(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What differs among these parameters, in words; equal parameters have equal labels, and others have others."""
+    distinct = {repr(sorted(own.items())): own for own in changes}
+    if len(distinct) < 2:
+        return [""] * len(changes)
+    labels = dict(zip(distinct, label_changes(list(distinct.values())), strict=True))
+    return [labels[repr(sorted(own.items()))] for own in changes]

@@ -7,32 +7,37 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from research.frames import Runs, word
+from research.frames import Runs, owner, word
 from research.frames.paired import paired
 
 ALPHA = "power_grad.alpha"
 SETTING = ("dataset", "model", "schedule", "smoothing", ALPHA)  # what makes a run the run of a published row
+NOT_NETWORK = ("seed", "model", ALPHA, "power_grad")  # of what a run changes, besides observers
 FACTS = ("label", "top1", "correct", "images", "checkpoint", "recipe_is")  # of a published row; the rest is recipe
-OBSERVERS = {"power_grad", "logit_stats", "ema"}  # hooks that leave the training of a published row what it is
+OBSERVERS = {"logit_stats", "ema"}  # hooks that leave the training of a published row what it is
 
 
 def with_alpha(runs: Runs) -> Runs:
-    """``runs`` with two more columns: ``alpha`` (1 without PowerGrad) and ``network``.
+    """``runs`` with three more columns: ``alpha`` (1 without PowerGrad), ``network`` and ``baseline``.
 
-    ``network`` is the model and what else differs among the runs, other than seed, PowerGrad and observing hooks.
+    ``network`` is the model and what else differs among the runs, other than seed, alpha and observing hooks: an alpha
+    that moves over the epochs is another network's. ``baseline`` is the network without anything of PowerGrad, whose
+    runs with alpha = 1 it is compared with.
     """
-    told = [
-        {k: v for k, v in changes.items() if k not in ("seed", "model") and k.partition(".")[0] not in OBSERVERS}
+    own = [
+        {k: v for k, v in changes.items() if k not in NOT_NETWORK and owner(k) not in OBSERVERS}
         for changes in runs.changes()
     ]
-    keys = dict.fromkeys(key for changes in told for key in changes)
-    differing = [key for key in keys if len({repr(changes.get(key)) for changes in told}) > 1]
-    names = []
-    for changes, model in zip(told, runs["model"], strict=True):
-        rest = [word(key.removeprefix("model_args."), changes[key]) for key in differing if key in changes]
-        names.append(" ".join([model, *rest]))
+    keys = dict.fromkeys(key for changes in own for key in changes)
+    differing = [key for key in keys if len({repr(changes.get(key)) for changes in own}) > 1]
+    names: dict[str, list[str]] = {"network": [], "baseline": []}
+    for changes, model in zip(own, runs["model"], strict=True):
+        words = {key: word(key.removeprefix("model_args."), changes[key]) for key in differing if key in changes}
+        names["network"].append(" ".join([model, *words.values()]))
+        plain = [each for key, each in words.items() if owner(key) != "power_grad"]
+        names["baseline"].append(" ".join([model, *plain]))
     given = runs[ALPHA] if ALPHA in runs else pd.Series(np.nan, index=runs.index)
-    return runs.assign(alpha=given.astype(float).fillna(1.0), network=names)
+    return runs.assign(alpha=given.astype(float).fillna(1.0), **names)
 
 
 def several_alphas(table: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +86,7 @@ def against_published(runs: Runs, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compared(run: pd.Series, row: pd.Series, recipe: Sequence[str]) -> dict:
-    extra = set(filter(None, run["hooks"].split("+"))) - OBSERVERS
+    extra = set(filter(None, run["hooks"].split("+"))) - OBSERVERS - {"power_grad"}
     unlike = [word(key, run[key]) for key in recipe if key in run and pd.notna(run[key]) and run[key] != row[key]]
     unlike += [word(key, run[key]) for key in run.index if key.startswith("model_args.") and pd.notna(run[key])]
     unlike += sorted(extra)
@@ -103,7 +108,8 @@ def paired_differences(frame: pd.DataFrame, values: Sequence[str]) -> pd.DataFra
     """
     rows = []
     for (network, alpha), group in frame.groupby(["network", "alpha"], sort=False):
-        plain = frame[(frame["network"] == network) & (frame["alpha"] == 1)]
+        baseline = group["baseline"].iloc[0] if "baseline" in group else network
+        plain = frame[(frame["network"] == baseline) & (frame["alpha"] == 1)]
         for value in values:
             ours, theirs = (part.groupby("seed")[value].mean().dropna() for part in (group, plain))
             rows.append(

@@ -52,8 +52,8 @@ def append(
     entry instead of a new one.
 
     Raises:
-        UsageError: no title; log or folder cannot be written, before any figure is; a figure file is missing; the log
-            stays locked by another process.
+        UsageError: no title, or nothing under it; log or folder cannot be written, before any figure is; a figure file
+            is missing; the log stays locked by another process.
     """
     title = " ".join(title.split())
     if not title:
@@ -107,6 +107,8 @@ def has(marks: Mapping[str, str], path: Path | str = "research-log.md") -> bool:
 def _insert(place: Place, title: str, text: str, figures: Iterable, more: Sequence[str], path, folder) -> Path:
     """Render and store figures, and put all of it where ``place`` says, with the log locked."""
     path, folder, figures = Path(path).resolve(), Path(folder).resolve(), list(figures)
+    if not (text.strip() or figures or any(more)):
+        raise UsageError(f"{title!r}: nothing to append; a log entry needs a text, figures or runs")
     _check_writable(path, folder if figures else None)
     images = [_image(figure, title) for figure in figures]
     try:
@@ -116,7 +118,7 @@ def _insert(place: Place, title: str, text: str, figures: Iterable, more: Sequen
             if found is None:
                 return path
             links = [_link(_store(image, folder, date.today().isoformat()), image.name, path) for image in images]
-            body = "\n\n".join(part for part in (text.strip("\n"), *links, *more) if part)
+            body = "\n\n".join(part for part in (_closed(text.strip("\n")), *links, *more) if part)
             _splice(path, log, found[0], (found[1] + body).rstrip("\n"))
     except Timeout:
         raise UsageError(f"{path}: another process has held the log for {LOCK_SECONDS:g} s; try again") from None
@@ -127,22 +129,40 @@ def _splice(path: Path, log: bytes, offset: int, text: str) -> None:
     """Put ``text`` into the log at ``offset``, as a paragraph of its own; every other byte stays."""
     if text:
         before, after = log[:offset], log[offset:]
+        *_, (_, fence) = ((b"", b""), *_fenced(before))
+        if fence and not after:  # left open by hand at the end of the log: it would swallow what comes now
+            text = f"{fence.decode()}\n\n{text}"
         gap = b"" if not before or before.endswith(b"\n\n") else b"\n" if before.endswith(b"\n") else b"\n\n"
         write_atomic(path, before + gap + text.encode() + b"\n" + (b"\n" + after if after else b""))
 
 
 def _headings(log: bytes) -> Iterator[tuple[int, str]]:
     """Offset and text of every ``## `` line outside fenced code."""
-    offset, fence = 0, b""
-    for line in log.splitlines(keepends=True):
+    offset = 0
+    for line, fence in _fenced(log):
+        if not fence and line.startswith(b"## "):
+            yield offset, line.decode(errors="replace").rstrip()
+        offset += len(line)
+
+
+def _fenced(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every line of ``text`` with the fence of code that is open after it, such as three backquotes; none is empty."""
+    fence = b""
+    for line in text.splitlines(keepends=True):
         mark = FENCE.match(line)
         if mark and not fence:
             fence = mark[1]
         elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
             fence = b""
-        elif not fence and line.startswith(b"## "):
-            yield offset, line.decode(errors="replace").rstrip()
-        offset += len(line)
+        yield line, fence
+
+
+def _closed(text: str) -> str:
+    """``text`` with what it leaves open closed, a fence of code or a comment, so that it swallows nothing after it."""
+    *_, (_, fence) = ((b"", b""), *_fenced(text.encode()))
+    if fence:
+        return f"{text}\n{fence.decode()}"
+    return f"{text} -->" if text.rfind("<!--") > text.rfind("-->") else text
 
 
 def _end_of_entry(log: bytes, offset: int) -> int:

@@ -4,11 +4,20 @@ import math
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from research import load_runs
 from research.errors import UsageError
-from research.figures.sparsity import coverage_and_survival, density_by_layer, error_against_density, reallocation
+from research.figures.sparsity import (
+    coverage_and_survival,
+    dense_looks,
+    density_by_layer,
+    error_against_density,
+    look,
+    reallocation,
+)
+from research.figures.style import number_log_axis, style
 from research.frames.sparse import (
     beside_published,
     densities_over_time,
@@ -169,3 +178,24 @@ def test_what_cannot_be_drawn_is_said(runs):
         reallocation(events(runs[runs["name"] == "prune"]))
     with pytest.raises(UsageError, match="no run has finished an epoch with masks"):
         densities_over_time(runs[runs["name"] == "dense"])
+
+
+@pytest.mark.parametrize(("low", "high"), [(12.0, 18.0), (0.21, 0.49), (3.0, 3.0001), (1.0, 1000.0)])
+def test_a_log_axis_always_has_numbers(low, high):
+    with style():
+        figure, axis = plt.subplots()
+        axis.plot([1, 2], [low, high])
+        axis.set_yscale("log")
+        number_log_axis(axis.yaxis)
+        figure.canvas.draw()
+        bottom, top = axis.get_ylim()
+        shown = [tick.get_text() for tick in axis.yaxis.get_ticklabels() if bottom <= tick.get_position()[1] <= top]
+        plt.close(figure)
+    assert len([text for text in shown if text]) >= 2 and bottom <= low <= high <= top
+
+
+def test_dense_networks_that_methods_train_differently_do_not_look_alike():
+    names = ["dense", "dense gram.k=8", "dense power_grad.alpha=0.3"]
+    points = pd.DataFrame({"configuration": names, "method": "dense"})
+    looks = dense_looks(points)
+    assert list(looks) == names and len(set(looks.values())) == 3 and looks["dense"] == look("dense")

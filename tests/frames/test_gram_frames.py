@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from synthetic_runs import LAYERS, write_run
 
+from research.config import Config
 from research.errors import UsageError
 from research.frames import load_runs
 from research.frames.gram import at_k, gram_cost, gram_epochs, gram_taps, load_gram, results_against_k
+from research.hooks import HOOKS
 
 
 def test_gram_record_reads_back(tmp_path):
@@ -75,10 +77,28 @@ def test_results_of_two_networks_do_not_mix(tmp_path):
     results = results_against_k(load_runs(tmp_path))
     differences = results.dropna(subset="k").set_index(["setup", "method"])["difference"].to_dict()
     assert differences == {
-        ("model=resnet8", "gram.variant=center"): 1.0,
-        ("model=resnet20", "gram.variant=center"): 1.0,
-        ("model=resnet20", "gram.variant=allpairs"): 5.0,
+        ("resnet8 epochs=3", ""): 1.0,
+        ("resnet20 epochs=5", ""): 1.0,
+        ("resnet20 epochs=5", "gram.variant=allpairs"): 5.0,
     }
+
+
+@pytest.mark.parametrize("hook", [name for name in HOOKS if name != "gram"])
+def test_another_method_at_its_defaults_is_not_plain_training(tmp_path, hook):
+    defaults = Config.load({hook: True}).to_dict()["hooks"]
+    for name, top1, hooks in (
+        ("plain", 70.0, {}),
+        ("gram", 71.0, {"gram": {"k": 8.0}}),
+        ("other", 80.0, defaults),
+        ("both", 83.0, defaults | {"gram": {"k": 8.0}}),
+    ):
+        finished(tmp_path, name, top1)
+        stored = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps(stored | {"hooks": hooks}))
+    results = results_against_k(load_runs(tmp_path)).set_index(["setup", "k"])
+    assert results["mean"].dropna().tolist() == results["mean"].tolist() and len(results) == 4
+    differences = results["difference"].dropna()
+    assert sorted(differences) == [1.0, 3.0]  # each against the runs of its own setup
 
 
 def test_cost_is_the_share_of_measuring_in_an_epoch(tmp_path):

@@ -123,6 +123,30 @@ def test_networks_are_named_by_what_differs_but_seed_and_alpha(write):
     assert named["network"].to_dict() == {"a": "resnet8", "b": "resnet8", "c": "mnist_mlp lr=0.2 batch_norm=False"}
 
 
+def test_an_alpha_that_moves_is_not_pooled_with_a_constant_one(write):
+    moving = {"power_grad": {"alpha": 0.3, "final_alpha": 1.0}}
+    runs = write(
+        (("plain",), {"model": "resnet8"}),
+        (("flat", 0.3), {"model": "resnet8"}),
+        (("moving",), {"model": "resnet8", "hooks": moving}),
+    )
+    named = with_alpha(runs).set_index("name")
+    assert named["network"].to_dict() == {
+        "plain": "resnet8",
+        "flat": "resnet8",
+        "moving": "resnet8 power_grad.final_alpha=1",
+    }
+    assert set(named["baseline"]) == {"resnet8"}
+    assert named["alpha"].to_dict() == {"plain": 1, "flat": 0.3, "moving": 0.3}
+    results = with_alpha(runs).assign(top1=runs["name"].map({"plain": 70.0, "flat": 71.0, "moving": 73.0}))
+    rows = paired_differences(results, ["top1"]).set_index(["network", "alpha"])
+    assert rows["runs"].tolist() == [1, 1, 1]
+    assert rows["difference"].dropna().to_dict() == {
+        ("resnet8", 0.3): 1.0,
+        ("resnet8 power_grad.final_alpha=1", 0.3): 3.0,
+    }
+
+
 def test_differences_are_paired_by_seed():
     plain = {"seed": [0, 1, 2, 3], "alpha": 1.0, "top1": [90.0, 92.0, 94.0, 50.0]}
     flat = {"seed": [2, 1, 0], "alpha": 0.3, "top1": [97.0, 94.0, 91.0]}  # +3, +2, +1 by seed

@@ -33,8 +33,8 @@ def writer(path, who, count):
 def test_entry_is_dated_and_last(tmp_path):
     log = tmp_path / "log.md"
     assert logbook.append("First", "One.", path=log) == log
-    logbook.append("Second", path=log)
-    assert log.read_text() == f"# Research log\n\n## {TODAY} First\n\nOne.\n\n## {TODAY} Second\n"
+    logbook.append("Second", "more", path=log)
+    assert log.read_text() == f"# Research log\n\n## {TODAY} First\n\nOne.\n\n## {TODAY} Second\n\nmore\n"
 
 
 def test_same_title_continues_the_last_entry_only(tmp_path):
@@ -84,8 +84,8 @@ def test_writer_killed_at_any_moment_leaves_whole_entries(tmp_path):
         process.wait()
         kept = re.findall(rf"^## {TODAY} k{who} (\d+)\n\ntext of k{who} x{{2000}}$", log.read_text(), re.M)
         assert [int(n) for n in kept] == list(range(len(kept))) and len(kept) > said[-1]
-    logbook.append("after", path=log)  # no lock is left held
-    assert log.read_text().endswith(f"## {TODAY} after\n")
+    logbook.append("after", "all", path=log)  # no lock is left held
+    assert log.read_text().endswith(f"## {TODAY} after\n\nall\n")
 
 
 def test_figures_are_stored_and_linked_relative_to_the_log(tmp_path):
@@ -133,7 +133,7 @@ def test_impossible_entries_are_refused(tmp_path):
     with pytest.raises(UsageError, match="title"):
         logbook.append("  ", "text", path=tmp_path / "log.md")
     with pytest.raises(UsageError, match="folder"):
-        logbook.append("T", path=tmp_path)
+        logbook.append("T", "text", path=tmp_path)
     with pytest.raises(UsageError, match="no such figure file"):
         logbook.append("T", figures=["missing.png"], path=tmp_path / "log.md")
     assert not list(tmp_path.iterdir())
@@ -208,3 +208,29 @@ def test_concurrent_writers_of_the_same_marks_write_them_once_and_lose_no_update
     assert sorted(re.findall(r"\*\*update\*\*: \S+ (\w \d+)", old)) == sorted(
         f"{w} {n}" for w in "abc" for n in range(15)
     )
+
+
+@pytest.mark.parametrize("text", ["see\n```\ncode", "~~~~ python\nx\n~~~", "a comment <!-- left open"])
+def test_what_a_text_leaves_open_swallows_no_later_entry(tmp_path, text):
+    log = tmp_path / "log.md"
+    logbook.append("One", text, path=log)
+    logbook.append("Two", "after", path=log)
+    kept = log.read_text()
+    assert text in kept and kept.count("\n## ") == 2
+    assert logbook.update("Two", "more", path=log) == log  # it is seen as an entry of its own
+    assert kept.count("<!--") == kept.count("-->")
+
+
+def test_a_fence_left_open_by_hand_swallows_no_later_entry(tmp_path):
+    log = tmp_path / "log.md"
+    log.write_text("# Log\n\nby hand\n\n```\nopen\n")
+    logbook.append("Two", "after", path=log)
+    assert log.read_text().startswith("# Log\n\nby hand\n\n```\nopen\n")
+    assert logbook.update("Two", "more", path=log) == log
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_entry_is_never_a_bare_heading(tmp_path, text):
+    with pytest.raises(UsageError, match="'One': nothing to append; a log entry needs a text, figures or runs"):
+        logbook.append("One", text, path=tmp_path / "log.md")
+    assert list(tmp_path.iterdir()) == []

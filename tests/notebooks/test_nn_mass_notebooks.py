@@ -1,6 +1,7 @@
 """The notebooks of NN-Mass and LDI: without runs, and on networks trained here."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -36,6 +37,8 @@ def test_networks_of_one_mass_are_nothing_to_correlate(trained, monkeypatch, cap
     for name in ("nn_mass", "ldi"):
         cells(f"analysis/{name}", monkeypatch, runs="runs/*tc-2-*")
         assert "No two networks of different NN-Mass" in capsys.readouterr().out
+    cells("analysis/nn_mass", monkeypatch, runs="runs/*tc-2-*", log="empty.md")
+    assert "empty.md gets no entry" in capsys.readouterr().out and not Path("empty.md").exists()
 
 
 def test_both_make_one_entry(trained, here, monkeypatch):
