@@ -74,12 +74,12 @@ def test_two_processes_train_one_network(tiny, capsys):
     assert "already finished" in (launch(tiny(name="two", processes=2)) and capsys.readouterr().out)
 
 
-def test_worker_exception_is_raised_here_with_its_traceback(tiny):
+def test_worker_exception_is_raised_here_with_its_traceback(tiny, in_workers):
+    in_workers("from research.training import loop; loop.evaluate_epoch = lambda run, meter: 1 / 0")
     config = tiny(name="broken")
-    run = Run.create(config)
-    (run.dir / "env.json").write_text("not JSON")
-    with pytest.raises(TrainingFailed, match="JSONDecodeError"):
+    with pytest.raises(TrainingFailed, match="ZeroDivisionError"):
         launch(config)
+    run = Run.open(Run.create(config).dir)
     assert run.status["status"] == "failed" and not workers(run)
 
 
