@@ -195,7 +195,7 @@ def raise_failure(run: Run, ended: Ended) -> None:
         raise KeyboardInterrupt
     if ended.code == USAGE:
         refused = [line.removeprefix("error: ") for line in ended.printed if line.startswith("error: ")]
-        raise UsageError("\n".join(refused) or f"cannot write {run.paths.output}: is the disk full?")
+        raise UsageError("\n".join(dict.fromkeys(refused)) or f"cannot write {run.paths.output}: is the disk full?")
     what = ended.hung or f"a worker was lost (agent exit code {ended.code})"
     raise TrainingFailed(
         f"run {run.name}: {what}, more than restarts={run.config.restarts} times; the same command continues it. "

@@ -22,7 +22,6 @@ class Watch:
     def __init__(self, run: Run):
         self.folder, self.limit = run.paths.session, 60 * run.config.hang_minutes
         self.places: dict[int, Place] = {}
-        self.first_step: int | None = None
         self.still, self.looked = 0.0, time.monotonic()
 
     def look(self) -> None:
@@ -38,13 +37,11 @@ class Watch:
             raise Hung(self.describe())
 
     def stepping(self) -> bool:
-        """Whether the ranks are between two steps, or two batches of an evaluation, after a first one."""
-        steps = [place.step for place in self.places.values()]
-        if self.first_step is None and any(place.stage == IN_STEP for place in self.places.values()):
-            self.first_step = max(steps)
-        compiled = self.first_step is not None and min(steps, default=0) > self.first_step
+        """Whether the rank that is behind is between two steps, or two batches of an evaluation, after a first one."""
         behind = min(self.places.values(), default=None)
-        return compiled and (behind.stage in (DONE, IN_STEP) or (behind.stage == EVALUATING and behind.part > 0))
+        if behind is None or not behind.session:
+            return False
+        return behind.stage in (DONE, IN_STEP) or (behind.stage == EVALUATING and behind.part > 0)
 
     def describe(self) -> str:
         """Which ranks are behind, since when, and where."""

@@ -31,7 +31,8 @@ class ThisInterpreter(KernelSpecManager):
 class Kernel:
     """Context of one kernel. A stop signal to this process interrupts it, as the stop button of JupyterLab would.
 
-    Another signal more than ``SAME_ASK_SECONDS`` later, or ``GRACE_SECONDS`` without an answer, kills it. On leaving, nothing that it started is alive.
+    Another signal more than ``SAME_ASK_SECONDS`` later, or ``GRACE_SECONDS`` without an answer, kills it. On leaving,
+    nothing that it started is alive.
     """
 
     def __init__(self) -> None:
