@@ -3,26 +3,72 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+_votes: dist.ProcessGroup | None = None  # on the CPU, whatever the ranks compute on
+
 
 def init_distributed(device: torch.device) -> tuple[int, int]:
     """Enter the process group that torchrun describes in the environment; (rank, world), (0, 1) without one."""
+    global _votes
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         cuda = device.type == "cuda"
-        dist.init_process_group(
-            "nccl" if cuda else "gloo", timeout=timedelta(minutes=30), device_id=device if cuda else None
-        )
+        patience = timedelta(minutes=30)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=patience, device_id=device if cuda else None)
+        _votes = dist.new_group(backend="gloo", timeout=patience)
     return int(os.environ.get("RANK", 0)), world
+
+
+class Vote:
+    """Whether any rank wishes something: asked in the background, answered alike on every rank.
+
+    Hosts talk to hosts, so that nobody waits for a GPU; between asking and answering there is time to compute. A lone
+    process asks itself, when it is to answer.
+    """
+
+    def __init__(self, wish: Callable[[], bool]):
+        self.wish = wish
+        if _votes is not None:
+            self.wishes = torch.tensor([int(wish())])
+            self.work = dist.all_reduce(self.wishes, group=_votes, async_op=True)
+
+    def carried(self) -> bool:
+        """Whether any rank wished it; waits for all of them to have voted."""
+        if _votes is None:
+            return self.wish()
+        self.work.wait()
+        return self.wishes.item() > 0
+
+
+def of_rank_0(value: Any) -> Any:
+    """The ``value`` (anything that pickles) that rank 0 has, on every rank."""
+    if _votes is None:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_votes)
+    return values[0]
+
+
+def of_all_ranks(value: Any) -> list[Any]:
+    """The ``value`` (anything that pickles) of every rank, in their order."""
+    if _votes is None:
+        return [value]
+    values = [None] * dist.get_world_size(_votes)
+    dist.all_gather_object(values, value, group=_votes)
+    return values
 
 
 def destroy_distributed() -> None:
     """Leave the process group, if there is one."""
+    global _votes
+    _votes = None
     if dist.is_initialized():
         dist.destroy_process_group()
 

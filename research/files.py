@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +31,51 @@ def write_new(stem: Path, contents: Mapping[str, bytes]) -> Path:
 
 def write_atomic(path: Path, data: str | bytes | memoryview) -> None:
     """Make ``data`` the content of ``path`` in one step: readers and power cuts find the old file or the new one."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with replaced(path) as part, open(part, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """An empty hidden file beside ``path``, to be filled: it becomes ``path`` in one step, or vanishes on an error.
+
+    A new file gets the permissions that the user's umask gives to any, an existing one keeps its own.
+    """
+    part = path.with_name(f".{path.name.encode()[:200].decode(errors='ignore')}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        mode = stat.S_IMODE((path if path.exists() else part).stat().st_mode)
+        yield part
+        with open(part, "rb") as file:  # safetensors puts another file in its place
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.chmod(part, path.stat().st_mode & 0o777 if path.exists() else 0o644)
         os.replace(part, path)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in ``folder`` survive a power cut: files that were made, renamed or removed."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def free_name(path: Path) -> Path:
+    """``path``, or with ``-2``, ``-3`` … behind its name while something has that name."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def read_json(path: Path, otherwise: Any) -> Any:
     """The JSON in ``path``; ``otherwise`` while it is not there or not whole."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return otherwise
 
 

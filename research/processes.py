@@ -1,4 +1,7 @@
-"""Processes of the operating system: who ends with whom, and how much memory one has held."""
+"""Processes of the operating system: who ends with whom, what asks them to stop, how much memory one has held.
+
+Imports nothing heavy: a process listens for signals before it imports what takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,39 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _PR_SET_PDEATHSIG = 1
 DIE_WITH_PARENT = (
     "RESEARCH_DIE_WITH_PARENT"  # environment: the signal that a started command wants at its parent's death
 )
+PARENT = "RESEARCH_PARENT"  # environment: the process that must be the parent of a started one
+# What schedulers, service managers, containers and closed terminals send to let a program end in order
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+SAME_ASK_SECONDS = 2.0  # signals this close are one wish: whole process groups get several
 
 
 def die_with_parent(sent: signal.Signals) -> None:
-    """Ask Linux to send ``sent`` to this process when its parent dies, however it dies; no-op elsewhere."""
+    """Ask Linux to send ``sent`` to this process when its parent dies, however it dies; no-op elsewhere.
+
+    A parent that is gone already, before this process could ask, counts as well where the environment names it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(sent), 0, 0, 0)
+        if int(os.environ.get(PARENT, os.getppid())) != os.getppid():
+            os.kill(os.getpid(), sent)
 
 
 def obey_parent() -> None:
@@ -30,19 +53,102 @@ def obey_parent() -> None:
 
 
 def terminate(process: subprocess.Popen, grace: float) -> None:
-    """Ask ``process`` to stop, give it ``grace`` seconds, then kill it and its process group."""
-    if process.poll() is None:
+    """Ask ``process`` to stop, give it ``grace`` seconds, then kill it and its process group; so too when interrupted.
+
+    What the process started in other groups must die with it.
+    """
+    if process.poll() is not None:
+        return
+    try:
         process.terminate()
-        try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End ``process``, the leader of its process group, and all in the group at once."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def inherited_block() -> Iterator[None]:
+    """A process that is started in this context finds stop signals waiting until it says :func:`unblock`.
+
+    So none is lost, and none kills, between its first instruction and its first handler.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock() -> None:
+    """Take stop signals, those that waited too."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def listens(number: signal.Signals) -> bool:
+    """Whether this process may take ``number``: nohup has it ignored, and so it stays."""
+    return number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+
+
+class Interruption:
+    """Context in which every stop signal is one KeyboardInterrupt, raised no earlier than :meth:`release` says.
+
+    Further signals are the same wish for ``SAME_ASK_SECONDS``; a later one interrupts again, what cleans up too. Does
+    nothing outside of the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.asked: float | None = None  # time of the first signal
+        self.released = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in filter(listens, STOP_SIGNALS):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def release(self) -> None:
+        """From now on a signal may interrupt; what came before does now."""
+        self.released = True
+        if self.asked is not None:
+            raise KeyboardInterrupt
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        first = self.asked is None
+        self.asked = time.monotonic() if first else self.asked
+        if self.released and (first or time.monotonic() - self.asked > SAME_ASK_SECONDS):
+            raise KeyboardInterrupt
+
+
+_stop = threading.Event()
+stop_requested = _stop.is_set
+
+
+def stop_on_signals() -> None:
+    """Let every stop signal ask for an orderly end, see ``stop_requested``, instead of ending this process."""
+    for number in filter(listens, STOP_SIGNALS):
+        signal.signal(number, lambda *_: _stop.set())
+    unblock()
 
 
 def peak_memory(device: torch.device) -> float:
     """The most memory (GB) this process has held so far: tensors on its GPU, or else all that is resident."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -57,6 +58,20 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tmp_path
+
+
+@pytest.fixture
+def in_workers(tmp_path, monkeypatch):
+    """``in_workers(code)``: Python that every training process of launched runs executes before it begins."""
+
+    def inject(code: str) -> None:
+        folder = tmp_path / "injected"
+        folder.mkdir()
+        guarded = "import sys\nif 'research.training' in sys.orig_argv and 'launcher' not in sys.orig_argv[2]:\n"
+        (folder / "sitecustomize.py").write_text(guarded + textwrap.indent(textwrap.dedent(code), "    "))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(REPOSITORY)]))
+
+    return inject
 
 
 class Killed(Exception):

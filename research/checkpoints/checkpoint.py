@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -15,14 +14,16 @@ from safetensors.torch import save_model
 from torch import nn
 
 from research.errors import UsageError
-from research.files import write_atomic
+from research.files import free_name, replaced, sync_folder, write_atomic
+
+ASIDE = "damaged-"  # before the name of a file that was whole once
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write ``state`` as ``folder/<step>-<digest>.pt`` and drop all but the newest ``keep`` files.
+    """Write ``state`` as ``folder/<step>-<digest>.pt`` and drop all but the newest ``keep`` files up to this step.
 
     The digest in the name is of the content, so a file says by itself whether it is whole, and the rename publishes
-    both at once.
+    both at once. Files of later steps are never dropped.
 
     Raises:
         UsageError: when the disk is full or the folder cannot be written; older checkpoints are left as they were.
@@ -37,23 +38,90 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
         older = _newest_first(folder)
         kept = f"{older[0].name} is intact and the run continues from it" if older else "none was written before"
         raise UsageError(f"cannot write checkpoint of step {step} to {folder}: {error.strerror}; {kept}") from error
-    for old in _newest_first(folder)[keep:]:
-        old.unlink()
+    up_to_now = [old for old in _newest_first(folder) if old != path and _step(old) <= step]
+    for old in up_to_now[keep - 1 :]:
+        old.unlink(missing_ok=True)
     return path
 
 
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest whole checkpoint, or ``None`` without any; damaged ones are passed over with a warning."""
+    """The state in the newest whole checkpoint, or ``None`` without any; warns of damaged ones that it passed over.
+
+    Raises:
+        UsageError: see :func:`find_newest`.
+    """
+    found = find_newest(folder, device)
+    for file, reason in found.damaged.items():
+        warnings.warn(f"checkpoint {file} is damaged ({reason}); using the one before", stacklevel=2)
+    return found.state
+
+
+class Found(NamedTuple):
+    """The newest whole checkpoint, if any, and the damaged ones that are newer, with what is wrong with each."""
+
+    path: Path | None
+    state: dict[str, Any] | None
+    damaged: dict[Path, str]
+
+
+def find_newest(folder: Path, device: torch.device | str = "cpu") -> Found:
+    """The newest whole checkpoint in ``folder``, and what is wrong with those that should have been it; reads only.
+
+    Raises:
+        UsageError: one cannot be read now (permissions, a failing disk, too little memory): that says nothing about it.
+    """
+    damaged: dict[Path, str] = {}
     for path in _newest_first(folder):
         try:
-            content = path.read_bytes()
-            if _digest(content) != path.stem.partition("-")[2]:
-                raise OSError("its content does not match its digest")
-            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        except Exception as error:  # whatever is wrong with one file, the one before it may be whole
-            reason = str(error).partition("\n")[0]
-            warnings.warn(f"checkpoint {path} is damaged ({reason}); using the one before", stacklevel=2)
-    return None
+            return Found(path, read(path, device), damaged)
+        except FileNotFoundError:  # the run went on and dropped it
+            continue
+        except Damaged as error:
+            damaged[path] = str(error)
+    return Found(None, None, damaged)
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written; the message is the reason."""
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in the checkpoint ``path``, with its tensors on ``device``.
+
+    Raises:
+        Damaged: it is not what was written.
+        FileNotFoundError: it is gone.
+        UsageError: it cannot be read now.
+    """
+    try:
+        content = path.read_bytes()
+        if _digest(content) != path.stem.partition("-")[2]:
+            raise Damaged("its content does not match its digest")
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (Damaged, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}; nothing was changed") from error
+    except Exception as error:  # whatever is wrong with one file, the one before it may be whole
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+            raise UsageError(f"cannot read checkpoint {path}: too little memory; nothing was changed") from error
+        raise Damaged(str(error).partition("\n")[0]) from error
+    if not isinstance(state, dict) or state.get("step") != _step(path):
+        raise Damaged("it does not hold the step that its name says")
+    return state
+
+
+def set_aside(damaged: Path) -> Path:
+    """Rename a damaged checkpoint so that it is neither read nor dropped again; its new path."""
+    aside = free_name(damaged.with_name(f"{ASIDE}{damaged.name}"))
+    damaged.rename(aside)
+    sync_folder(aside.parent)
+    return aside
+
+
+def are_aside(folder: Path) -> list[Path]:
+    """The damaged checkpoints that were set aside in ``folder``."""
+    return sorted(folder.glob(f"{ASIDE}*"))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -62,18 +130,19 @@ def save_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UsageError: when the disk is full or the folder cannot be written; the file is left as it was.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        save_model(model, str(part))
-        os.chmod(part, 0o644)  # safetensors lets only the owner read what it writes
-        os.replace(part, path)
+        with replaced(path) as part:
+            save_model(model, str(part))
     except (SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
         raise UsageError(f"cannot write {path}: {error}; the checkpoints are intact") from error
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.pt"), reverse=True)
+    return sorted(folder.glob("[0-9]*-*.pt"), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(digits) if (digits := path.stem.partition("-")[0]).isdecimal() else -1
 
 
 def _digest(content: bytes | memoryview) -> str:

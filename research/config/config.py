@@ -24,7 +24,7 @@ from research.parameters.signatures import Parameter, Range, check_arguments, pa
 # Where and how visibly a run is computed, not what it computes: the same experiment elsewhere keeps its identity.
 NOT_IDENTITY = frozenset(
     "name recipe runs data_root download device processes nodes rendezvous workers threads restarts "
-    "log_interval checkpoint_minutes".split()
+    "log_interval checkpoint_minutes hang_minutes start_over".split()
 )
 Positive = Range(above=0)
 NotNegative = Range(least=0)
@@ -99,6 +99,8 @@ class Config:
     restarts: Annotated[int, NotNegative, "times a run continues by itself after a worker was killed"] = 3
     log_interval: Annotated[int, Range(least=1), "steps between two rows of metrics"] = 50
     checkpoint_minutes: Annotated[float, NotNegative, "time between checkpoints inside an epoch, taken at a row"] = 5.0
+    hang_minutes: Annotated[float, NotNegative, "longest wait for a step, ten-fold where it compiles; 0 = none"] = 10.0
+    start_over: Annotated[bool, "begin anew where no checkpoint is whole; what the run has is set aside"] = False
 
     @classmethod
     def load(cls, *sources: Mapping[str, Any]) -> Config:

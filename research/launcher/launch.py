@@ -1,77 +1,148 @@
 """Start a run on 1..N processes, from a notebook cell or a shell, and follow it live.
 
 ``launch`` never forks the calling process: it starts ``python -m research.training RUN_DIR`` (for several processes
-through torchelastic's agent, ``python -m research.launcher.launch RUN_DIR``) and then only reads what the run writes.
+through torchelastic's agent, ``python -m research.launcher.agent RUN_DIR``) and then only reads what the run writes.
 Whatever it started ends when the calling process dies.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from research.config import Config
 from research.data import LOADER_DECIDED
 from research.errors import Failure, UsageError
 from research.launcher.progress import Progress
-from research.processes import die_with_parent, terminate
+from research.launcher.watch import Hung, Watch
+from research.processes import PARENT, STOP_SIGNALS, Interruption, inherited_block, kill, terminate
+from research.runs.metrics import read_row
 from research.runs.run import Run
 from research.runs.status import recorded
+from research.training.outcome import ASKED
+
+if TYPE_CHECKING:
+    from research.data.loader import DataInfo
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 25.0  # for a checkpoint, when training is interrupted
+USAGE = 2  # exit code of a process that refused something
 
 
 class TrainingFailed(Failure):
     """A worker raised; the message is the worker's own traceback."""
 
 
+class Ended(NamedTuple):
+    """How the processes of a run ended: the agent's exit code, what it printed, and which rank hung, if one did."""
+
+    code: int
+    printed: list[str]
+    hung: str = ""
+
+
 def launch(config: Config) -> Run:
     """Train what ``config`` defines and return its run; a finished run is returned as it is.
 
-    An interrupted or killed run continues from its last checkpoint. Ctrl-C (or the notebook's stop button) lets the
-    workers write one more checkpoint and ends them.
+    An interrupted or killed run continues from its last checkpoint. Ctrl-C, the notebook's stop button, SIGTERM, SIGHUP
+    and SIGUSR1 let the workers write one more checkpoint and end them.
 
     Raises:
         UsageError: something is wrong with the data, the devices or the run directory; nothing was started.
         TrainingFailed: training raised; carries the worker's traceback.
+        KeyboardInterrupt: training was asked to stop; its checkpoint is written.
     """
     from research.training.preflight import preflight  # imports torch, which a launcher needs only now
 
     info = preflight(config)
     run = Run.create(config)
-    if run.status["status"] == "finished":
-        print(f"{run.name}: already finished, best top-1 {run.status['best_top1']:.2f} %; see {run.dir}")
+    if (status := run.status)["status"] == "finished":
+        best = status.get("best_top1")
+        print(f"{run.name}: already finished, {'' if best is None else f'best top-1 {best:.2f} %; '}see {run.dir}")
         return run
-    if config.nodes == 1:  # of several nodes, another may have begun
-        with run.alone(patience=3.0):
-            pass
-    with Progress(run, images=info.train) as progress:
-        for _ in range(1 + config.restarts):
-            run.set_status("running")
-            code = train(run, progress, info.loader)
-            if recorded(run.dir)["status"] != "running":  # else a worker was lost: continue from the last checkpoint
-                break
-    raise_failure(run, code)
+    try:
+        with Interruption() as interruption, alone(run):
+            try:
+                follow_to_the_end(run, info, interruption)
+            finally:
+                shutil.rmtree(run.paths.session, ignore_errors=True)
+    except KeyboardInterrupt:
+        finished = recorded(run.dir)["status"] == "finished"
+        with suppress(OSError):
+            mark_interrupted(run)
+        done = "finished before it could be stopped" if finished else "stopped; the same command continues it"
+        raise KeyboardInterrupt(f"run {run.name} {done}") from None
+    except UsageError:
+        run.remove_unbegun()
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        run.remove_unbegun()
+        raise UsageError(f"cannot write {run.dir}: {error.strerror}; the same command continues it") from error
     return run
 
 
-def train(run: Run, progress: Progress, loader: str) -> int:
-    """Start the processes of ``run``, show its rows until they end, and return the exit code."""
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Be the only launcher of ``run`` on this machine; UsageError when it is being trained. Other nodes may begin."""
+    if run.config.nodes > 1:
+        yield
+        return
+    with run.launched_alone():
+        with run.alone(patience=3.0):  # of processes without a launcher, or of one that was just killed
+            shutil.rmtree(run.paths.session, ignore_errors=True)  # of a launcher that was killed
+        yield
+
+
+def follow_to_the_end(run: Run, info: DataInfo, interruption: Interruption) -> None:
+    """Train ``run``, again where a worker was lost, until it ends; raise what ended it."""
+    with Progress(run, info.train) as progress:
+        for _ in range(1 + run.config.restarts):
+            run.set_status("running")
+            ended = train(run, info.loader, progress, interruption)
+            if ended.hung:
+                progress.say(ended.hung)
+            if not lost(run, ended):
+                break
+    raise_failure(run, ended)
+
+
+def lost(run: Run, ended: Ended) -> bool:
+    """Whether a worker was lost, so that the run is worth another start from its last checkpoint."""
+    told = recorded(run.dir)["status"] != "running" or ended.code == USAGE or -ended.code in STOP_SIGNALS
+    return not told and not (ended.code == 0 and run.config.nodes > 1)
+
+
+def train(run: Run, loader: str, progress: Progress, interruption: Interruption) -> Ended:
+    """Start the processes of ``run``, show its rows until they end, and return how they did."""
+    output = run.paths.output
+    before = output.stat().st_size if output.exists() else 0
+    watch = Watch(run)
     agent = start(run, loader)
+    hung = ""
     try:
+        interruption.release()
         for row in follow(run.paths.metrics, agent):
             progress.show(row)
+            watch.look()
+    except Hung as error:
+        hung = str(error)
+        kill(agent)  # a rank that hangs cannot write a checkpoint
     finally:
         terminate(agent, grace=GRACE_SECONDS)
-    return agent.returncode
+    with open(output, "rb") as file:
+        file.seek(before)
+        printed = file.read().decode(errors="replace").splitlines()
+    return Ended(agent.returncode, printed, hung)
 
 
 def start(run: Run, loader: str) -> subprocess.Popen:
@@ -81,13 +152,14 @@ def start(run: Run, loader: str) -> subprocess.Popen:
     """
     alone = run.config.processes == run.config.nodes == 1
     threads = run.config.threads or max(1, len(os.sched_getaffinity(0)) // run.config.processes)
-    with open(run.paths.output, "ab") as log:
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid()), LOADER_DECIDED: loader}
+    with open(run.paths.output, "ab") as log, inherited_block():
         return subprocess.Popen(
-            [sys.executable, "-m", "research.training" if alone else "research.launcher.launch", str(run.dir)],
+            [sys.executable, "-m", "research.training" if alone else "research.launcher.agent", str(run.dir)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", LOADER_DECIDED: loader},
+            env=os.environ | own,
             start_new_session=True,
         )
 
@@ -111,45 +183,34 @@ def follow(path: Path, agent: subprocess.Popen) -> Iterator[dict]:
                 for line in file:
                     if line.endswith(b"\n"):
                         position += len(line)
-                        yield json.loads(line)
+                        yield read_row(line) or {}
         if not ended:
             yield {}
             time.sleep(POLL_SECONDS)
 
 
-def raise_failure(run: Run, code: int) -> None:
+def raise_failure(run: Run, ended: Ended) -> None:
     """Raise in this process what ended the workers; nothing when the run finished."""
     status = recorded(run.dir)
-    if status["status"] == "finished" or (code == 0 and run.config.nodes > 1):
+    if status["status"] == "finished" or (ended.code == 0 and run.config.nodes > 1):
         return
     if status["status"] == "failed":
-        if status["usage"]:
-            if "step" not in status:
-                shutil.rmtree(run.dir)  # it never began, so nothing of it is worth a folder
-            raise UsageError(status["message"])
-        raise TrainingFailed(f"{status['message']}\n\n{status['traceback']}")
-    if status["status"] == "interrupted":
-        raise KeyboardInterrupt(f"run {run.name} stopped; the same command continues it")
-    tail = run.paths.output.read_text(errors="replace").splitlines()[-15:]
+        if status.get("usage"):
+            raise UsageError(status.get("message", ""))
+        raise TrainingFailed(f"{status.get('message')}\n\n{status.get('traceback')}")
+    if status["status"] == "interrupted" or -ended.code in STOP_SIGNALS:
+        raise KeyboardInterrupt
+    if ended.code == USAGE:
+        refused = [line.removeprefix("error: ") for line in ended.printed if line.startswith("error: ")]
+        raise UsageError("\n".join(dict.fromkeys(refused)) or f"cannot write {run.paths.output}: is the disk full?")
+    what = ended.hung or f"a worker was lost (agent exit code {ended.code})"
     raise TrainingFailed(
-        f"run {run.name}: a worker was lost more than restarts={run.config.restarts} times (agent exit code {code}); "
-        "the same command continues it. The end of its log:\n" + "\n".join(tail)
+        f"run {run.name}: {what}, more than restarts={run.config.restarts} times; the same command continues it. "
+        "The end of its log:\n" + "\n".join(ended.printed[-15:])
     )
 
 
-def agent_main(directory: str) -> None:
-    """torchrun for the run in ``directory``, dying with the process that launched it."""
-    die_with_parent(signal.SIGTERM)
-    from torch.distributed.run import main as torchrun
-
-    config = Run.open(directory).config
-    if config.nodes == 1:
-        where = ["--standalone"]
-    else:
-        where = ["--nnodes", str(config.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", config.rendezvous]
-        where += ["--rdzv-id", config.run_name]
-    torchrun([*where, "--nproc-per-node", str(config.processes), "-m", "research.training", directory])
-
-
-if __name__ == "__main__":
-    agent_main(sys.argv[1])
+def mark_interrupted(run: Run) -> None:
+    """Say in the status that ``run`` was stopped, where its processes had no time to."""
+    if recorded(run.dir)["status"] == "running":
+        run.set_status("interrupted", message=ASKED)

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 30.0  # without a bar, say something at least this often
 
 
+def number(row: dict, name: str, form: str) -> str:
+    """A number of a row; one that was not finite is null there."""
+    value = row.get(name)
+    return format(value, form) if isinstance(value, (int, float)) else "not finite"
+
+
+def result(row: dict) -> str:
+    return f"loss {number(row, 'loss', '.4f')} top-1 {number(row, 'top1', '.2f')} %"
+
+
 class Progress:
     """Shows the rows of ``run`` as they come; use as a context manager around the following of a run."""
 
@@ -47,26 +57,25 @@ class Progress:
         if kind is None:
             self.bar.refresh()
         elif kind == "note":
-            self.say(row["text"])
+            self.say(str(row.get("text", "")))
         elif kind == "train":
             self.train = row
             self.bar.n = row["step"]
-            self.bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{row['top1']:.1f}%")
+            self.bar.set_postfix(loss=number(row, "loss", ".3f"), top1=f"{number(row, 'top1', '.1f')}%")
             if self.output == "text" and time.monotonic() - self.spoke > QUIET_SECONDS:
                 self.say(f"step {row['step']}/{self.steps}  {self.rates(row)}")
         elif kind == "train_epoch":
             self.train = row
         elif kind == "val":
-            trained = f"train loss {self.train['loss']:.4f} top-1 {self.train['top1']:.2f} %" if self.train else ""
-            tested = f"val loss {row['loss']:.4f} top-1 {row['top1']:.2f} %"
-            self.say(f"epoch {row['epoch'] + 1}/{self.epochs}  {trained}  {tested}  {self.rates(row)}")
+            trained = f"train {result(self.train)}" if self.train else ""
+            self.say(f"epoch {row['epoch'] + 1}/{self.epochs}  {trained}  val {result(row)}  {self.rates(row)}")
             if self.output == "notebook":
                 self.draw()
 
     def rates(self, row: dict) -> str:
         done = max(1, row["step"] - self.before)
         left = (self.steps - row["step"]) * (time.monotonic() - self.started) / done
-        speed = f"{self.train['images_per_second']:,.0f} images/s  " if self.train else ""
+        speed = f"{number(self.train, 'images_per_second', ',.0f')} images/s  " if self.train else ""
         return f"{speed}left {timedelta(seconds=round(left))}"
 
     def say(self, text: str) -> None:

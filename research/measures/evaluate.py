@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 
 @torch.inference_mode()
-def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
+def evaluate(run: Run, model: nn.Module, between: Callable[[int], None] = lambda batch: None) -> dict[str, float]:
     """Loss (cross-entropy, nats) and top-1/top-5 (percent) of ``model`` over the validation set, as a row of metrics.
 
-    Every sample counts exactly once on any number of ranks; the row has ``images`` and ``seconds`` too.
+    Every sample counts exactly once on any number of ranks; the row has ``images`` and ``seconds`` too. ``between`` is
+    called with the number of every batch before it goes through the model.
     """
     started = time.perf_counter()
     broadcast_buffers(model)
@@ -27,7 +29,8 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, float]:
     was_training = model.training
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=run.device)  # loss, top-1, top-5, images
-    for inputs, targets in run.val_loader:
+    for batch, (inputs, targets) in enumerate(run.val_loader):
+        between(batch)
         with run.autocast:
             logits = model(inputs)
         for hook in hooks:

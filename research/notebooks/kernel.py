@@ -7,12 +7,15 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from types import FrameType
 
 import psutil
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
+
+from research.processes import SAME_ASK_SECONDS, STOP_SIGNALS, listens
 
 GRACE_SECONDS = 40.0  # more than a launcher gives its workers for a last checkpoint
 
@@ -26,9 +29,10 @@ class ThisInterpreter(KernelSpecManager):
 
 
 class Kernel:
-    """Context of one kernel. SIGINT and SIGTERM to this process interrupt it, as the stop button of JupyterLab would.
+    """Context of one kernel. A stop signal to this process interrupts it, as the stop button of JupyterLab would.
 
-    A second signal, or ``GRACE_SECONDS`` without an answer, kills it. On leaving, nothing that it started is alive.
+    Another signal more than ``SAME_ASK_SECONDS`` later, or ``GRACE_SECONDS`` without an answer, kills it. On leaving,
+    nothing that it started is alive.
     """
 
     def __init__(self) -> None:
@@ -40,11 +44,12 @@ class Kernel:
             connection_file=f"{self._folder.name}/kernel.json",
         )
         self.interrupted = False
+        self._asked = 0.0  # time of the first signal
 
     def __enter__(self) -> Kernel:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in filter(listens, STOP_SIGNALS):
                 self._previous[number] = signal.signal(number, self._interrupt)
         return self
 
@@ -67,10 +72,13 @@ class Kernel:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         again, self.interrupted = self.interrupted, True
+        if again and time.monotonic() - self._asked < SAME_ASK_SECONDS:
+            return
         tree = self._tree()
         if again or not tree:
             _kill(tree)
             raise KeyboardInterrupt
+        self._asked = time.monotonic()
         os.killpg(tree[0].pid, signal.SIGINT)  # the kernel leads a process group
         late = threading.Timer(GRACE_SECONDS, lambda: _kill(self._tree()))
         late.daemon = True

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+from research.files import write_atomic
 
 _OLD_NAMES = {"split": "kind", "data_share": "data_wait"}  # of version 0.1, whose runs stay readable
 _OLD_KINDS = {"epoch": "train_epoch"}
@@ -18,16 +21,44 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         values = json.loads(b"[" + b",".join(lines) + b"]")  # one parse is four times faster than one a line
-    except ValueError:
-        values = [_parse(line) for line in lines]
+    except (ValueError, RecursionError):
+        return [row for line in lines if (row := read_row(line)) is not None]
     return [row for value in values if (row := _row(value)) is not None]
 
 
-def _parse(line: bytes) -> Any:
+def read_row(line: bytes) -> dict[str, Any] | None:
+    """The row that ``line`` is, ``None`` when it is none."""
     try:
-        return json.loads(line)
-    except ValueError:
+        return _row(json.loads(line))
+    except (ValueError, RecursionError):
         return None
+
+
+def length_on_disk(path: Path) -> int:
+    """Bytes of ``path`` after all of them have reached the disk: a power cut leaves at least as many."""
+    with open(path, "ab") as file:
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def cut(path: Path, length: int, step: int, epoch: int, batch: int) -> str:
+    """Drop the rows of ``path`` that were written after a checkpoint, taken at this place and ``length`` bytes.
+
+    Where the file is not what it was then - shorter, or with lines that are no rows - the whole rows up to that place
+    are kept, and what was lost is told: the text returned, else empty.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    lines = content[:length].splitlines(keepends=True)
+    rows = [(line, row) for line in lines if line.endswith(b"\n") and (row := read_row(line))]
+    kept = [line for line, row in rows if (row["step"], row["epoch"]) < (step, epoch + (batch > 0))]
+    if len(content) >= length and len(kept) == len(lines):
+        os.truncate(path, length)
+        return ""
+    write_atomic(path, b"".join(kept))
+    return (
+        f"{path.name} is not what it was at the checkpoint of step {step}: {len(content):,} of {length:,} bytes, "
+        f"{len(lines) - len(rows)} lines that are no rows; the {len(kept)} whole rows up to there are kept"
+    )
 
 
 def _row(value: Any) -> dict[str, Any] | None:
@@ -36,4 +67,5 @@ def _row(value: Any) -> dict[str, Any] | None:
     if "split" in value:
         value = {_OLD_NAMES.get(name, name): number for name, number in value.items()}
         value["kind"] = _OLD_KINDS.get(value["kind"], value["kind"])
-    return value if {"kind", "step", "epoch"} <= value.keys() else None
+    places = value.get("step"), value.get("epoch")
+    return value if isinstance(value.get("kind"), str) and all(type(place) is int for place in places) else None

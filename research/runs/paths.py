@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from research.files import free_name
+
 
 class RunPaths:
     """The files of the run in ``dir``; nothing is looked at or made."""
@@ -22,6 +24,12 @@ class RunPaths:
         self.notebook = self.dir / "notebook.ipynb"  # the executed notebook
         self.multipliers = self.dir / "gram"  # folder of GraM's measurements
         self.lock = self.dir / ".lock"  # held by the process that trains; the operating system frees it
+        self.launcher_lock = self.dir / ".launcher.lock"  # held by the launcher that started it, likewise
+        self.session = self.dir / ".session"  # folder of what the processes leave for each other while they train
+
+    def set_aside(self) -> Path:
+        """A free folder name for what a run had before it was begun anew."""
+        return free_name(self.dir / "before-start-over")
 
     def multipliers_of(self, epoch: int) -> Path:
         """GraM's measurement before epoch ``epoch`` (0-based)."""

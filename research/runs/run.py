@@ -8,8 +8,8 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,22 @@ from torch import Tensor, nn
 from research.config import Config
 from research.config.config import NOT_IDENTITY
 from research.errors import UsageError
-from research.files import write_atomic
+from research.files import free_name, read_json, write_atomic
 from research.runs.environment import environment
+from research.runs.metrics import read_rows
 from research.runs.paths import RunPaths
+from research.runs.pulse import Pulse
 from research.runs.status import recorded, status_of
 
 if TYPE_CHECKING:
     from research.data.choice import Loader
     from research.hooks import Hook
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two configurations that makes them two experiments."""
+    names = [name for name in new if old.get(name) != new[name] and name not in NOT_IDENTITY]
+    return "; ".join(f"{name}: {old.get(name)} there, {new[name]} asked" for name in names)
 
 
 class Run:
@@ -63,6 +71,10 @@ class Run:
     best_top1: float = -math.inf  # percent, on the validation set
     last_top1: float | None = None  # after the newest epoch
     saved_at: float = 0.0  # time.monotonic() of the last checkpoint
+    evaluation_seconds: float = 0.0  # of the last evaluation in this session
+    pulse: Pulse = Pulse()  # where this process stands, for who watches it
+
+    made = False  # whether this object made the directory
 
     def __init__(self, directory: str | os.PathLike, config: Config):
         self.dir = Path(directory)
@@ -80,23 +92,47 @@ class Run:
         """
         run = cls(Path(config.runs).resolve() / config.run_name, config)
         run.refuse_another()
+        text = json.dumps(config.to_dict(), indent=2) + "\n"
         try:
-            run.dir.mkdir(parents=True, exist_ok=True)
-            write_atomic(run.paths.config, json.dumps(config.to_dict(), indent=2) + "\n")
+            run.dir.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                run.dir.mkdir()
+                run.made = True
+            if not run.paths.config.exists() or run.paths.config.read_text() != text:
+                write_atomic(run.paths.config, text)
         except OSError as error:
+            run.remove_unbegun()
             raise UsageError(f"cannot write run directory {run.dir}: {error.strerror}; choose another runs=…") from None
         return run
+
+    def remove_unbegun(self) -> None:
+        """Remove the directory if this object made it and nothing but what a start writes is in it."""
+        paths = self.paths
+        written = {paths.config, paths.status, paths.environment, paths.output, paths.lock, paths.launcher_lock}
+        if not self.made or not self.dir.is_dir() or "step" in recorded(self.dir):
+            return
+        if all(row["kind"] == "note" for row in read_rows(paths.metrics)):
+            written.add(paths.metrics)
+        if set(self.dir.iterdir()) <= written:
+            for path in written:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # another has put something in it meanwhile
+                self.dir.rmdir()
 
     @classmethod
     def open(cls, directory: str | os.PathLike) -> Run:
         """The run in ``directory``."""
         path = RunPaths(directory).config
         try:
-            given = json.loads(path.read_text())
-        except FileNotFoundError:
+            given = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"{directory} is not a run: it has no config.json") from None
-        except ValueError as error:
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} is not valid JSON: {error}") from None
+        if not isinstance(given, dict):
+            raise UsageError(f"{path} does not hold the parameters of a run")
         return cls(directory, Config.load(given))
 
     def refuse_another(self) -> None:
@@ -112,9 +148,9 @@ class Run:
         if there.identity == self.config.identity:
             return
         old, new = there.to_dict(), self.config.to_dict()
-        differing = [f"{k}: {old[k]} there, {new[k]} asked" for k in old if old[k] != new[k] and k not in NOT_IDENTITY]
         raise UsageError(
-            f"run directory {self.dir} belongs to another configuration ({'; '.join(differing)}); choose another name=…"
+            f"run directory {self.dir} belongs to another configuration ({differences(old, new)}); "
+            "choose another name=…"
         )
 
     @property
@@ -130,11 +166,29 @@ class Run:
         if self.rank:
             yield
             return
+        with self._locked(self.paths.lock, patience):
+            yield
+
+    @contextmanager
+    def launched_alone(self) -> Iterator[None]:
+        """Hold the run for one launcher of this machine at a time, from before its processes start until they ended."""
+        with self._locked(self.paths.launcher_lock, patience=0.5):  # longer than a look at the status
+            yield
+
+    @contextmanager
+    def _locked(self, path: Path, patience: float) -> Iterator[None]:
+        lock = FileLock(path, timeout=patience)
         try:
-            with FileLock(self.paths.lock, timeout=patience):
-                yield
+            lock.acquire()
         except Timeout:
             raise UsageError(f"run {self.name} is being trained by another process") from None
+        except OSError as error:
+            what = "it is a link; remove it" if path.is_symlink() else error.strerror
+            raise UsageError(f"cannot lock {path}: {what}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def row_due(self) -> bool:
@@ -149,7 +203,7 @@ class Run:
         return status_of(self.dir)
 
     def set_status(self, status: str, **more: Any) -> None:
-        kept = {k: v for k, v in recorded(self.dir).items() if k not in ("message", "traceback")}
+        kept = {k: v for k, v in recorded(self.dir).items() if k not in ("message", "traceback", "usage")}
         now = {"status": status, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         write_atomic(self.paths.status, json.dumps(kept | now | more, indent=2) + "\n")
 
@@ -180,7 +234,11 @@ class Run:
         if self.rank:
             return
         path = self.paths.environment
-        sessions = json.loads(path.read_text()) if path.exists() else []
+        sessions = read_json(path, None) if path.exists() else []
+        if not isinstance(sessions, list):
+            aside, sessions = free_name(path.with_name(f"damaged-{path.name}")), []
+            path.rename(aside)
+            self.note(f"{path.name} was damaged and is now {aside.name}; sessions are listed from this one on")
         write_atomic(path, json.dumps([*sessions, environment(self.device, self.world)], indent=2) + "\n")
 
     # -- random streams -----------------------------------------------------------------------------------------

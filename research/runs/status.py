@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from research.runs.paths import RunPaths
 
+STATUSES = ("created", "running", "finished", "failed", "interrupted", "unreadable")
+COUNTS = ("epoch", "epochs", "step", "steps")
+NUMBERS = ("best_top1", "last_top1", "seconds")
+TEXTS = ("message", "traceback", "updated")
+
 
 def status_of(directory: str | os.PathLike) -> dict[str, Any]:
     """``status.json`` of the run in ``directory``, put right where the run could not: killed is ``interrupted``.
 
     ``status`` is ``new`` (nothing there yet), ``created``, ``running``, ``finished``, ``failed`` or ``interrupted``.
-    A run that says it is running is believed while a process holds its lock: in the first seconds, until the process
-    has imported what it needs, none does. A process of another machine counts where the file system shares locks.
+    A run that says it is running is believed while its launcher or the process that trains it holds a lock. A process
+    of another machine counts where the file system shares locks.
     """
     said = recorded(directory)
     if said["status"] == "running" and not held(directory):
@@ -28,15 +34,28 @@ def status_of(directory: str | os.PathLike) -> dict[str, Any]:
 
 
 def recorded(directory: str | os.PathLike) -> dict[str, Any]:
-    """What ``status.json`` says, as the last process that trained the run left it."""
+    """What ``status.json`` says, as the last process that trained the run left it; ``unreadable`` when it is odd."""
     paths = RunPaths(directory)
     try:
-        return json.loads(paths.status.read_bytes())
+        said = json.loads(paths.status.read_bytes())
     except FileNotFoundError:
         return {"status": "created" if paths.config.exists() else "new"}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         warnings.warn(f"{paths.status} cannot be read: {error}", stacklevel=2)
         return {"status": "unreadable"}
+    if problem := _problem(said):
+        warnings.warn(f"{paths.status} {problem}", stacklevel=2)
+        return {"status": "unreadable"}
+    return said
+
+
+def _problem(said: Any) -> str:
+    if not isinstance(said, dict) or said.get("status") not in STATUSES:
+        return f"has no status that is one of {', '.join(STATUSES)}"
+    odd = [n for n in COUNTS if type(said.get(n, 0)) is not int]
+    odd += [n for n in NUMBERS if not isinstance(said.get(n), (int, float, type(None)))]
+    odd += [n for n in TEXTS if not isinstance(said.get(n, ""), str)]
+    return f"has no number or text where one belongs: {', '.join(odd)}" if odd else ""
 
 
 def held(directory: str | os.PathLike) -> bool:
@@ -44,8 +63,12 @@ def held(directory: str | os.PathLike) -> bool:
 
     Looking takes a free lock for a moment, for which :meth:`research.runs.run.Run.alone` waits.
     """
-    lock = RunPaths(directory).lock
-    if not lock.exists():
+    paths = RunPaths(directory)
+    return _held(paths.launcher_lock) or _held(paths.lock)
+
+
+def _held(lock: Path) -> bool:
+    if not os.path.lexists(lock):
         return False
     try:
         with FileLock(lock, timeout=0):

@@ -5,29 +5,26 @@ from __future__ import annotations
 import signal
 import sys
 
-import torch
-
-from research.distributed import destroy_distributed, init_distributed
-from research.processes import die_with_parent
-from research.runs.run import Run
-from research.training.loop import fit
-from research.training.outcome import stop_on_signals
-from research.training.prepare import pick_device
+from research.processes import die_with_parent, stop_on_signals
 
 
 def main(directory: str) -> int:
-    """Train the run in ``directory`` as one of the processes that torchrun started; the exit code."""
+    """Train the run in ``directory`` as one of the processes that torchrun started.
+
+    Returns the exit code: 2 for what a user must mend, which is printed last; 143 when it was asked to stop.
+    """
     die_with_parent(signal.SIGKILL)
     stop_on_signals()
-    run = Run.open(directory)
-    if run.config.threads:
-        torch.set_num_threads(run.config.threads)
-    run.device = pick_device(run.config)
-    run.rank, run.world = init_distributed(run.device)
+
+    # torch takes seconds, in which the launcher may die and signals may come
+    from research.errors import UsageError
+    from research.training.worker import train
+
     try:
-        fit(run)
-    finally:
-        destroy_distributed()
+        train(directory)
+    except UsageError as error:
+        print(f"error: {error}", flush=True)
+        return 2
     return 0
 
 

@@ -1,53 +1,70 @@
 """The training loop. It names no method: methods are hooks, and this file says when each of their events happens.
 
-``python -m research.training.loop RUN_DIR`` is what torchrun starts; ``fit(run)`` is the same in this process.
+``python -m research.training RUN_DIR`` is what torchrun starts; ``fit(run)`` is the same in this process.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
+from research.distributed import Vote
 from research.measures.evaluate import evaluate
+from research.processes import stop_requested
+from research.runs.pulse import DONE, EPOCH_END, EPOCH_START, EVALUATING, IN_STEP
 from research.runs.run import Run
 from research.training.checkpointing import checkpoint_due, keep_best, report, resume, save
 from research.training.meter import Meter
-from research.training.outcome import outcome_recorded, stop_requested
+from research.training.outcome import Stopped, outcome_recorded
 from research.training.prepare import prepare
 from research.training.schedule import learning_rate
+
+LONG_EVALUATION = 10.0  # seconds; a launcher's grace for a last checkpoint is more
 
 
 def fit(run: Run) -> Run:
     """Train ``run`` from wherever it stands to its last epoch.
 
     Raises:
-        UsageError: the loss or a weight is no longer finite, a checkpoint cannot be written, or the run is being
-            trained elsewhere. What was reached before is kept.
-        Stopped: SIGTERM or SIGUSR1 arrived; a checkpoint was written.
+        UsageError: the loss or a weight is no longer finite, a checkpoint cannot be written or read, or the run is
+            being trained elsewhere. What was reached before is kept.
+        Stopped: this process, or that of another rank, was asked to stop; a checkpoint was written.
     """
-    with run.alone(), outcome_recorded(run):
+    with run.alone(), outcome_recorded(run), closing(run):
         prepare(run)
         meter = resume(run)
         report(run, meter)
         while run.epoch < run.epochs:
             run.train_loader.set_epoch(run.epoch, start=run.batch)
             if run.batch == 0:
+                run.pulse.beat(run.step, EPOCH_START)
                 for hook in run.hooks.values():
                     hook.epoch_start(run)
             train_epoch(run, meter)
+            result = evaluate_epoch(run, meter)
+            run.pulse.beat(run.step, EPOCH_END)
             run.log("train_epoch", **meter.epoch_means())
-            result = evaluate(run, run.model)
             run.log("val", **result)
             for hook in run.hooks.values():
                 hook.epoch_end(run)
             keep_best(run, result["top1"])
             run.epoch, run.batch = run.epoch + 1, 0
             meter.new_epoch()
-            save(run, meter)
-        for loader in (run.train_loader, run.val_loader):
-            loader.close()
+            save(run, meter, stop=Vote(stop_requested).carried())
     return run
+
+
+@contextmanager
+def closing(run: Run) -> Iterator[None]:
+    """Close the loaders that ``run`` has when training ends, however it does."""
+    try:
+        yield
+    finally:
+        for name in ("train_loader", "val_loader"):
+            if loader := getattr(run, name, None):
+                loader.close()
 
 
 def train_epoch(run: Run, meter: Meter) -> None:
@@ -57,6 +74,7 @@ def train_epoch(run: Run, meter: Meter) -> None:
     run.network.train()
 
     for inputs, targets in meter.waiting_for(run.train_loader):
+        run.pulse.beat(run.step, IN_STEP)
         run.seed_everything("step", run.step, run.rank)
         lr = set_learning_rate(run)
         parts = zip(inputs.chunk(config.accumulation), targets.chunk(config.accumulation), strict=True)
@@ -69,6 +87,7 @@ def train_epoch(run: Run, meter: Meter) -> None:
                         loss = hook.loss(run, loss)
                 run.scaler.scale(loss / config.accumulation).backward()
             meter.add(loss, run.logits, run.targets)
+        stop = Vote(stop_requested)
 
         run.scaler.unscale_(run.optimizer)
         if config.clip_norm:
@@ -81,14 +100,31 @@ def train_epoch(run: Run, meter: Meter) -> None:
         run.step, run.batch = run.step + 1, run.batch + 1
         for hook in hooks:
             hook.step_end(run)
+        run.pulse.beat(run.step, DONE)
 
+        save_now = False
         if run.row_due:
-            row, save_now = meter.flush(run, stop_requested() or checkpoint_due(run))
+            row, save_now = meter.flush(run, checkpoint_due(run))
             run.log("train", lr=lr, **row)
-        else:
-            save_now = stop_requested() and run.world == 1  # several ranks agree on it at the next row
-        if save_now and run.batch < run.steps_per_epoch:
-            save(run, meter)
+        if (stop := stop.carried()) or (save_now and run.batch < run.steps_per_epoch):
+            save(run, meter, stop)
+
+
+def evaluate_epoch(run: Run, meter: Meter) -> dict[str, float]:
+    """The row of ``val`` after an epoch. A long evaluation begins with a checkpoint and can be stopped inside."""
+    saved = Vote(lambda: run.evaluation_seconds > LONG_EVALUATION).carried()
+    if saved:
+        save(run, meter, stop=Vote(stop_requested).carried())
+    shared = -(-(run.val_loader.info.val // run.world) // run.val_loader.batch)  # batches that every rank has
+
+    def between(batch: int) -> None:
+        run.pulse.beat(run.step, EVALUATING, batch)
+        if saved and batch < shared and Vote(stop_requested).carried():
+            raise Stopped
+
+    result = evaluate(run, run.model, between)
+    run.evaluation_seconds = result["seconds"]
+    return result
 
 
 def set_learning_rate(run: Run) -> float:

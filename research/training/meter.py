@@ -104,11 +104,12 @@ class Meter:
     _SUMS = ("loss_sum", "correct_sum", "images", "epoch_seconds", "epoch_waited", "seconds_before", "seen", "parts")
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums; and, of a lone process that stops between two rows, what the next row has so far."""
+        """The sums; and, of a process that stops between two rows, what the next row has so far of it."""
         return {name: getattr(self, name) for name in self._SUMS} | {"losses": self.losses, "correct": self.correct}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in self._SUMS:
             setattr(self, name, state[name])
-        self.losses.copy_(state["losses"])
+        self.losses = torch.cat([self.losses, self.losses.new_zeros(self.parts)])  # log_interval may be another now
+        self.losses[: self.parts] = state["losses"][: self.parts]
         self.correct.copy_(state["correct"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import signal
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,8 @@ from contextlib import contextmanager, suppress
 from research.distributed import lost_a_peer
 from research.errors import UsageError
 from research.runs.run import Run
+
+ASKED = "asked to stop; the same command continues it"
 
 
 @contextmanager
@@ -34,7 +35,8 @@ def record_failure(run: Run, error: BaseException) -> BaseException:
     """Write into the run's status that ``error`` ended its training; the error as a user is to see it."""
     if isinstance(error, (Stopped, KeyboardInterrupt)):
         if run.rank == 0:
-            run.set_status("interrupted", message="asked to stop; the same command continues it")
+            with suppress(OSError):
+                run.set_status("interrupted", message=ASKED)
     elif isinstance(error, Exception):  # of any rank: the first cause counts, not the peers that it took along
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             error = UsageError(f"disk full while training {run.name} ({error}); the same command continues it")
@@ -50,13 +52,3 @@ class Stopped(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
-
-
-_stop = threading.Event()
-stop_requested = _stop.is_set
-
-
-def stop_on_signals() -> None:
-    """Let SIGTERM and SIGUSR1 (preemption) ask for a checkpoint and an orderly end."""
-    for asked in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(asked, lambda *_: _stop.set())

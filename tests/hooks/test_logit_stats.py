@@ -7,6 +7,7 @@ from conftest import GOLDENS, assert_same_run, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research import processes
 from research.hooks import HOOKS, Hook
 from research.hooks.logit_stats import LogitStatistics, add, logit_statistics, means
 from research.runs.run import Run
@@ -85,7 +86,7 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
     class StopOnce(Hook):
         def step_end(self, run):
             if run.step == 6 and run.name == "stopped" and not run.paths.checkpoints.exists():
-                outcome._stop.set()
+                processes._stop.set()
 
     monkeypatch.setitem(HOOKS, "stop_once", StopOnce)
     whole, stopped = (
@@ -93,6 +94,6 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
     )
     with pytest.raises(outcome.Stopped):
         fit(Run.create(stopped))
-    outcome._stop.clear()
+    processes._stop.clear()
     assert torch.load(*Run.create(stopped).paths.checkpoints.glob("*.pt"), weights_only=True)["batch"] == 6
     assert_same_run(fit(Run.create(whole)), fit(Run.create(stopped)))

@@ -4,13 +4,12 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from conftest import assert_same_run, companies, rows, weights
+from launched import command, kill_all, training, wait_until, workers
 from PIL import Image
 
 from research import launch
@@ -22,44 +21,6 @@ from research.runs.run import Run
 from research.training.loop import fit
 
 OFTEN = {"epochs": 40, "log_interval": 11, "checkpoint_minutes": 0}  # long enough to be cut, saved every epoch
-
-
-def command(config) -> list[str]:
-    """A shell's way to start the run of ``config``."""
-    program = "import json, sys; from research import Config, launch; launch(Config.load(json.loads(sys.argv[1])))"
-    return [sys.executable, "-c", program, json.dumps(config.to_dict())]
-
-
-def workers(run: Run) -> list[psutil.Process]:
-    """Every live process that works on ``run``."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if str(run.dir) in words and "-m" in words and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
-
-
-def wait_until(true, seconds: float = 60.0):
-    end = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-    return value
-
-
-def training(run: Run) -> list[psutil.Process]:
-    return [
-        p for p in workers(run) if "research.training" in p.cmdline() and "torch.distributed.run" not in p.cmdline()
-    ]
-
-
-def kill_all(run: Run, starter: subprocess.Popen) -> None:
-    """kill -9 of everything that works on ``run``."""
-    starter.kill()
-    for process in workers(run):
-        process.kill()
-    starter.wait()
 
 
 def test_two_processes_train_one_network(tiny, capsys):
@@ -74,12 +35,12 @@ def test_two_processes_train_one_network(tiny, capsys):
     assert "already finished" in (launch(tiny(name="two", processes=2)) and capsys.readouterr().out)
 
 
-def test_worker_exception_is_raised_here_with_its_traceback(tiny):
+def test_worker_exception_is_raised_here_with_its_traceback(tiny, in_workers):
+    in_workers("from research.training import loop; loop.evaluate_epoch = lambda run, meter: 1 / 0")
     config = tiny(name="broken")
-    run = Run.create(config)
-    (run.dir / "env.json").write_text("not JSON")
-    with pytest.raises(TrainingFailed, match="JSONDecodeError"):
+    with pytest.raises(TrainingFailed, match="ZeroDivisionError"):
         launch(config)
+    run = Run.open(Run.create(config).dir)
     assert run.status["status"] == "failed" and not workers(run)
 
 
@@ -116,16 +77,22 @@ def test_nothing_survives_the_launcher_and_the_run_continues(tiny, sent):
     assert_same_run(whole, fit(Run.create(config)))
 
 
+def lines(*rows: dict) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 def test_rows_are_followed_through_whatever_happens_to_the_file(tmp_path):
     path, agent = tmp_path / "metrics.jsonl", SimpleNamespace(poll=lambda: None)
-    path.write_text('{"step": 1}\n{"step": 2}\n')
+    one, two, three = ({"kind": "train", "step": step, "epoch": 0} for step in (1, 2, 3))
+    path.write_text(lines(one, two))
     found = follow(path, agent)
     assert next(found) == {}, "what was there before is known"
-    path.write_text('{"step": 1}\n{"step": 2, "loss": 0.5}\n{"step": 3}\n')
-    assert next(found) == {"step": 3} and next(found) == {}, "it shrank, and grew beyond where it had been"
-    path.write_text('{"step": 1}\n')
+    path.write_text(lines(one, two | {"loss": 0.5}, three))
+    assert next(found) == three and next(found) == {}, "it shrank, and grew beyond where it had been"
+    path.write_text(lines(one))
     assert next(found) == {}
-    for part, row in (('{"ste', {}), ('p": 2}', {}), ("\n", {"step": 2})):
+    whole = lines(two)
+    for part, row in ((whole[:9], {}), (whole[9:-1], {}), ("\n", two), ("5\n", {})):
         with open(path, "a") as file:
             file.write(part)
         assert next(found) == row

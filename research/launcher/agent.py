@@ -1,0 +1,42 @@
+"""``python -m research.launcher.agent RUN_DIR``: torchrun for a run on several processes, dying with its launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from research.processes import PARENT, STOP_SIGNALS, die_with_parent, unblock
+from research.runs.paths import RunPaths
+
+USAGE = 2  # exit code of a process that refused something
+
+
+def main(directory: str) -> int:
+    """Start and watch the processes of the run in ``directory``; the exit code is 2 when one of them refused it."""
+    die_with_parent(signal.SIGTERM)
+    unblock()
+    os.environ[PARENT] = str(os.getpid())
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # torch takes seconds
+    from torch.distributed.run import main as torchrun
+
+    paths = RunPaths(directory)
+    config = json.loads(paths.config.read_bytes())
+    if config["nodes"] == 1:
+        where = ["--standalone"]
+    else:
+        where = ["--nnodes", str(config["nodes"]), "--rdzv-backend", "c10d", "--rdzv-endpoint", config["rendezvous"]]
+        where += ["--rdzv-id", paths.dir.name]
+    where += ["--signals-to-handle", ",".join(number.name for number in STOP_SIGNALS)]
+    where += ["--log-dir", os.devnull]  # else it leaves a folder in the temporary directory
+    try:
+        torchrun([*where, "--nproc-per-node", str(config["processes"]), "-m", "research.training", directory])
+    except ChildFailedError as error:
+        print(error, flush=True)
+        return USAGE if any(each.exitcode == USAGE for each in error.failures.values()) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
