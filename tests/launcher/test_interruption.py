@@ -114,7 +114,7 @@ def test_signal_before_the_first_step_is_no_lost_worker(tiny):
 
 def test_a_start_that_fails_removes_nothing_that_was_there(tiny, tmp_path):
     teacher = fit(Run.create(tiny(name="teacher", epochs=1)))
-    config = tiny(name="student", hooks={"distill": {"teacher": str(teacher.dir)}}, checkpoint_minutes=0)
+    config = tiny(name="student", hooks={"distill": {"teacher": str(teacher.dir), "alpha": 0.5, "beta": 0}})
     run = fit(Run.create(config))
     checkpoints = sorted(run.paths.checkpoints.iterdir())
     run.paths.status.unlink()
