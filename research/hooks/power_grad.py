@@ -68,6 +68,8 @@ def power_grad_cross_entropy(
     if alpha == 1:
         return F.cross_entropy(logits, target, weight, ignore_index=ignore_index, **options)
     z = logits.float() if logits.dtype in HALF else logits  # autocast leaves float32 alone in all that follows
+    if weight is None and reduction == "mean" and _is_plain(z, target):
+        return _PowerGrad.apply(z, target, alpha, smoothing, ignore_index)
     weight = None if weight is None else weight.to(z.dtype)
     if target.is_floating_point():
         cross_entropy = partial(_soft_cross_entropy, q=target, weight=weight, **options)
@@ -76,6 +78,43 @@ def power_grad_cross_entropy(
     # the maximum goes before multiplying, so that an offset common to a row costs no digits and nothing overflows
     scaled = (z - z.detach().amax(_class_axis(z), keepdim=True)).mul_(alpha)
     return _ValueOf.apply(cross_entropy(z.detach()), cross_entropy(scaled) / alpha)
+
+
+def _is_plain(z: Tensor, target: Tensor) -> bool:
+    """Whether this is the loss of nearly every step: rows of logits and classes, outside of any transform."""
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return z.ndim == 2 and target.ndim == 1 and not target.is_floating_point() and not transformed
+
+
+class _PowerGrad(torch.autograd.Function):
+    """Mean cross-entropy of classes, whose gradient is made where backward asks for it: half the passes over (N, C)."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, target: Tensor, alpha: float, smoothing: float, ignore_index: int) -> Tensor:
+        log_p = torch.log_softmax(z, 1)
+        ctx.save_for_backward(z, log_p, target)
+        ctx.alpha, ctx.smoothing, ctx.ignore_index = alpha, smoothing, ignore_index
+        loss = F.nll_loss(log_p, target, ignore_index=ignore_index)
+        if smoothing:  # in the order in which F.cross_entropy computes it
+            kept = target != ignore_index
+            spread = -log_p.sum(1).masked_fill_(~kept, 0.0).sum() / kept.sum()
+            loss = spread * (smoothing / z.shape[1]) + loss * (1 - smoothing)
+        return loss
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        z, log_p, target = ctx.saved_tensors
+        kept = target != ctx.ignore_index
+        scale = (gradient * kept / kept.sum().clamp(min=1))[:, None]
+        label = target.clamp(min=0)[:, None]
+        share = scale * (ctx.smoothing - 1)  # of the label, beside the share of every class
+        if torch.is_grad_enabled():  # for a second derivative
+            p = torch.softmax(ctx.alpha * (z - z.detach().amax(1, keepdim=True)), 1)
+            return ((p - ctx.smoothing / z.shape[1]) * scale).scatter_add(1, label, share), None, None, None, None
+        p = torch.softmax(log_p * ctx.alpha, 1)
+        if ctx.smoothing:
+            p.sub_(ctx.smoothing / z.shape[1])
+        return p.mul_(scale).scatter_add_(1, label, share), None, None, None, None
 
 
 class _ValueOf(torch.autograd.Function):
