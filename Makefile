@@ -42,8 +42,10 @@ lint: $(INSTALLED)
 	ruff format --check .
 	lint-imports
 
+# the warnings that are passed over are about type hints of NamedTuples and of what pandas' classes pass on
 docs: $(INSTALLED)
-	python -W error::UserWarning -m pdoc --docformat google --output-directory build/docs research
+	python -W error::UserWarning -W "ignore:Error parsing type annotation:UserWarning" \
+	-m pdoc --docformat google --output-directory build/docs research
 
 lab: $(INSTALLED)
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR) \

@@ -11,7 +11,10 @@ _HOMES = {  # name -> the module that has it, or (None) is it
     "figures": None,
     "logbook": "research.log",
 }
-__all__ = ["__version__", *_HOMES]
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *_HOMES]
 
 
 def __getattr__(name: str):

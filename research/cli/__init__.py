@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from research.cli import count, data, doctor, evaluate, export, lists, log, run, runs, sweep
 from research.cli.commands import Commands
@@ -42,6 +43,7 @@ def console() -> None:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="research", description="A workbench for studying how networks learn.")
+    top.add_argument("--version", action="version", version=f"research {version('research')}")
     commands = Commands(top)
     for group in GROUPS:
         group.add_to(commands)

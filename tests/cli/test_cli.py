@@ -4,11 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 
+import research
 from research import cli
 from research.cli import runs
 from research.config import Config
@@ -17,7 +19,7 @@ from research.hooks import HOOKS
 from research.parameters.signatures import parameters_of
 from research.runs.run import Run
 
-PROJECT = REPOSITORY
+PROJECT_VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "numba", "ffcv", "timm", "torchvision", "papermill"}
 COMMANDS = ["", "run", "train", "sweep", "runs", "log", "data", "data write", "data verify", "data list", "doctor"]
 COMMANDS += ["parameters", "hooks", "recipes", "models", "evaluate"]
@@ -118,3 +120,10 @@ def test_log_appends_below_what_was_written_by_hand(tmp_path, monkeypatch, capsy
     kept = Path("research-log.md").read_text()
     assert kept.startswith("# Mine\n\nby hand\n") and kept.rstrip().endswith("it works")
     assert "research-log.md" in capsys.readouterr().out
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"research {research.__version__}\n"
+    assert research.__version__ == PROJECT_VERSION
