@@ -15,9 +15,12 @@ def add_to(commands: Commands) -> None:
 
 
 def show_runs(options: argparse.Namespace) -> None:
-    from research.frames import load_runs
+    from research.frames import read_runs
 
+    runs, unreadable = read_runs(options.folder)
     print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), [
         (r.name, r.status, r.epoch, blank_if_nan(r.best_top1, "{:.2f}".format), blank_if_nan(r.seconds, clock), r.hooks)
-        for r in load_runs(options.folder).itertuples()
-    ])  # fmt: skip
+        for r in runs.itertuples()
+    ] + [(directory.name, "unreadable", "", "", "", "") for directory in unreadable])  # fmt: skip
+    for directory, problem in unreadable.items():
+        print(f"unreadable: {directory}: {problem}")

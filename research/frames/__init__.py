@@ -15,7 +15,8 @@ from research.config import Config
 from research.config.checks import without_defaults
 from research.config.config import NOT_IDENTITY
 from research.config.merging import NESTED
-from research.errors import UsageError, nearest
+from research.errors import UsageError, closest, nearest
+from research.files import read_json
 from research.runs.metrics import read_rows
 from research.runs.paths import RunPaths
 from research.runs.status import status_of
@@ -70,7 +71,7 @@ class Runs(pd.DataFrame):
 
         Hook parameters are dotted; a hook with default parameters only is ``{"gram": ""}``.
         """
-        return [_changes(_read_json(RunPaths(directory).config) or {}) for directory in self["dir"]]
+        return [_changes(read_json(RunPaths(directory).config, {})) for directory in self["dir"]]
 
     def labels(self) -> pd.Series:
         """A name for every run's configuration: what differs among these runs, other than the seed."""
@@ -107,12 +108,22 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
     Raises:
         UsageError: there is no such folder, or no such run; says what there is.
     """
+    runs, unreadable = read_runs(path, names)
+    for directory, problem in unreadable.items():
+        warnings.warn(f"{directory} cannot be read and is left out: {problem}", stacklevel=2)
+    if not len(runs):
+        raise UsageError(f"no run in {path} has a readable config.json")
+    return runs
+
+
+def read_runs(path: Path | str, names: str | Iterable[str] | None = None) -> tuple[Runs, dict[Path, str]]:
+    """As :func:`load_runs`, and what is wrong with the folders of runs that cannot be read, which it leaves out."""
     path = Path(path)
     if names is None and not path.exists() and set("*?[") & set(path.name):
         path, names = path.parent, path.name
     if not path.is_dir():
         there = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        raise UsageError(f"no folder of runs at {path}{nearest(path.name, there)}")
+        raise UsageError(f"no folder of runs at {path}{closest(path.name, there)}")
     found = [path] if RunPaths(path).config.is_file() else sorted(p.parent for p in path.glob("*/config.json"))
     if not found:
         raise UsageError(f"no runs in {path}; `research train` makes one")
@@ -121,20 +132,44 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in known):
             raise UsageError(f"no run in {path} is called {pattern!r}{nearest(pattern, known)}")
-    plain = Config().to_dict()
-    rows = []
-    for directory in found:
-        config = _read_json(RunPaths(directory).config)
-        if config is not None and any(fnmatch(directory.resolve().name, pattern) for pattern in patterns):
-            rows.append(_summary(directory.resolve(), plain | config))
-    if not rows:
-        raise UsageError(f"no run in {path} has a readable config.json")
-    return Runs(rows)
+    rows, unreadable = [], {}
+    for directory in (directory.resolve() for directory in found):
+        if any(fnmatch(directory.name, pattern) for pattern in patterns):
+            try:
+                rows.append(_summary(directory, _read_config(directory)))
+            except FileNotFoundError:  # it was removed meanwhile
+                continue
+            except (OSError, ValueError, RecursionError) as error:
+                unreadable[directory] = str(error)
+    return Runs(rows), unreadable
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    """The parameters of a run, defaults filled in; ValueError when the file holds something else."""
+    path = RunPaths(directory).config
+    config, plain = json.loads(path.read_bytes()), Config().to_dict()
+    if not isinstance(config, dict):
+        raise ValueError(f"{path.name} does not hold the parameters of a run")
+    odd = [name for name, value in config.items() if name in plain and not _fits(value, plain[name])]
+    odd += [f"hooks.{name}" for name, given in (config.get("hooks") or {}).items() if not isinstance(given, dict)]
+    if odd:
+        raise ValueError(f"{path.name} has values of a wrong kind: {', '.join(odd)}")
+    return plain | config
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether ``value`` is of the kind of a parameter's default: number, text, list, mapping, or (of none) a number."""
+    for kinds in ((bool,), (int, float), (str,), (list,), (dict,)):
+        if isinstance(default, kinds):
+            return isinstance(value, kinds)
+    return value is None or isinstance(value, int)
 
 
 def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     status = status_of(directory)
-    losses = [row.get("loss") for row in read_rows(RunPaths(directory).metrics) if row["kind"] == "val"]
+    rows = read_rows(RunPaths(directory).metrics)
+    losses = [row.get("loss") for row in rows if row["kind"] == "val"]
+    losses = [loss for loss in losses if loss is None or isinstance(loss, (int, float))]
     row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
     row["hooks"] = "+".join(config["hooks"])
@@ -161,14 +196,3 @@ def _changes(config: Mapping[str, Any]) -> dict[str, Any]:
         changed = {f"{hook}.{name}": given[name] for name in without_defaults(hook, constructed)}
         found |= changed or {hook: ""}
     return found
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in ``path``; ``None`` when it is not there (yet), with a warning when it cannot be read."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        warnings.warn(f"{path} cannot be read and is left out: {error}", stacklevel=3)
-        return None

@@ -21,6 +21,7 @@ class Watch:
 
     def __init__(self, run: Run):
         self.folder, self.limit = run.paths.session, 60 * run.config.hang_minutes
+        self.stale = read_pulses(self.folder)  # of earlier processes
         self.places: dict[int, Place] = {}
         self.still, self.looked = 0.0, time.monotonic()
 
@@ -31,7 +32,8 @@ class Watch:
             return
         self.still += min(now - self.looked, LONGEST_LOOK)
         self.looked = now
-        if (places := read_pulses(self.folder)) != self.places:
+        places = {rank: place for rank, place in read_pulses(self.folder).items() if place != self.stale.get(rank)}
+        if places != self.places:
             self.places, self.still = places, 0.0
         if self.still > self.limit * (1 if self.stepping() else FIRST):
             raise Hung(self.describe())

@@ -85,8 +85,10 @@ def train_epoch(run: Run, meter: Meter) -> None:
                     loss = run.criterion(run.logits, run.targets)
                     for hook in hooks:
                         loss = hook.loss(run, loss)
+                run.pulse.beat(run.step, IN_STEP, part)  # the ranks meet in what comes now
                 run.scaler.scale(loss / config.accumulation).backward()
             meter.add(loss, run.logits, run.targets)
+        run.pulse.beat(run.step, IN_STEP, config.accumulation + 1)
         stop = Vote(stop_requested)
 
         run.scaler.unscale_(run.optimizer)

@@ -112,36 +112,30 @@ def test_signal_before_the_first_step_is_no_lost_worker(tiny):
     assert recorded(run.dir)["status"] == "interrupted"
 
 
-def test_a_start_that_fails_removes_nothing_that_was_there(tiny, tmp_path):
-    teacher = fit(Run.create(tiny(name="teacher", epochs=1)))
-    config = tiny(name="student", hooks={"distill": {"teacher": str(teacher.dir), "alpha": 0.5, "beta": 0}})
-    run = fit(Run.create(config))
-    checkpoints = sorted(run.paths.checkpoints.iterdir())
-    run.paths.status.unlink()
-    teacher.paths.best.write_bytes(b"no weights any more")
-    with pytest.raises(UsageError):
-        launch(config)
-    assert sorted(run.paths.checkpoints.iterdir()) == checkpoints
+REFUSE = """
+    from research.errors import UsageError
+    from research.training import loop
+    def prepare(run):
+        raise UsageError("no")
+    loop.prepare = prepare
+"""
 
 
-def test_a_start_that_fails_leaves_a_users_hidden_file(tiny, in_workers):
-    in_workers("""
-        from research.errors import UsageError
-        from research.training import loop
-        def prepare(run):
-            raise UsageError("no")
-        loop.prepare = prepare
-    """)
-    config = tiny(name="mine")
-    folder = Path(config.runs) / "mine"
-    folder.mkdir(parents=True)
-    (folder / ".notes").write_text("dear")
-    with pytest.raises(UsageError, match="^no$"):
-        launch(config)
-    assert (folder / ".notes").read_text() == "dear"
-    with pytest.raises(UsageError, match="^no$"):
-        launch(tiny(name="new"))
-    assert not (Path(config.runs) / "new").exists()
+def test_a_start_that_fails_removes_only_what_it_made(tiny, in_workers):
+    """A run whose status is lost, a folder with a user's hidden file, and a new one."""
+    in_workers(REFUSE)
+    trained = fit(Run.create(tiny(name="trained", epochs=1)))
+    checkpoints = sorted(trained.paths.checkpoints.iterdir())
+    trained.paths.status.unlink()
+    hidden = Path(trained.config.runs) / "mine" / ".notes"
+    hidden.parent.mkdir()
+    hidden.write_text("dear")
+    for name, epochs in (("trained", 1), ("mine", 2), ("new", 2)):
+        with pytest.raises(UsageError, match="^no$"):
+            launch(tiny(name=name, epochs=epochs))
+    assert sorted(trained.paths.checkpoints.iterdir()) == checkpoints
+    assert hidden.read_text() == "dear"
+    assert not (Path(trained.config.runs) / "new").exists()
 
 
 def test_second_launcher_of_a_run_is_refused_at_once(tiny):
@@ -176,13 +170,14 @@ def test_what_a_worker_refuses_is_not_tried_again(tiny, in_workers):
 
 
 HANG = """
-    import os, time
+    import time
     from research.training import loop
     set_learning_rate = loop.set_learning_rate
     def stuck(run):
-        if run.step == 15 and run.rank == run.world - 1 and not os.path.exists(run.dir / "hung-once"):
-            open(run.dir / "hung-once", "w").close()
-            time.sleep(600)
+        once = run.dir / "hung-once"
+        if run.name == "hung" and run.step == 15 and run.rank == run.world - 1 and not once.exists():
+            once.touch()
+            time.sleep(60)
         return set_learning_rate(run)
     loop.set_learning_rate = stuck
 """
@@ -201,7 +196,7 @@ def test_hung_rank_is_named_and_the_run_continues(tiny, in_workers, capsys, proc
 
 
 def test_rank_that_hangs_again_and_again_ends_the_run(tiny, in_workers):
-    in_workers(HANG.replace("and not os.path.exists", "or os.path.exists"))
+    in_workers(HANG.replace("and not once.exists()", ""))
     with pytest.raises(TrainingFailed, match=r"rank 0 made no step .*last step 15, in the next step.*restarts=0"):
         launch(tiny(name="hung", hang_minutes=0.01, restarts=0, epochs=3))
 
