@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from research.hooks.base import Hook
-from research.hooks.sparse.base import sparsity_of_layers
-from research.layers.masked import mask_shape, sparse_layers
+from research.hooks.sparse.base import sparsity_of_layers, units_of
+from research.layers.masked import choose
 from research.layers.tied import balanced_index, bank_size, tie
 from research.parameters.signatures import Range
 
@@ -49,15 +49,15 @@ class Tied(Hook):
         self.uses: list[float] = []  # N / B of each
 
     def build(self, run: Run) -> None:
-        layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
-        given = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
-        for name, layer in layers.items():
-            if not given[name]:
-                continue
-            units = torch.Size(mask_shape(layer.weight, DIMENSIONS[self.unit])).numel()
+        self.choice = choose(run.model, self.only, self.keep, self.sparse_downsample, inside=False)
+        given = sparsity_of_layers(self.choice.sparse, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+        self.tied = [name for name, sparsity in given.items() if sparsity]
+        for name in self.tied:
+            site = self.choice.sparse[name]
+            units = units_of(site, DIMENSIONS[self.unit])
             size = bank_size(units, given[name])
-            tie(layer, balanced_index(units, size, run.generator("tied", name)))
-            self.banks.append(layer.parametrizations.weight.original)
+            tie(site.owner, balanced_index(units, size, run.generator("tied", name)))
+            self.banks.append(site.owner.parametrizations.weight.original)
             self.uses.append(units / size)
 
     def setup(self, run: Run) -> None:

@@ -15,7 +15,18 @@ from research.hooks.base import Hook, Source
 from research.hooks.sparse.criteria import grow_random
 from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
 from research.hooks.sparse.events import Event, event_due
-from research.layers.masked import MASK, Masked, active_weights, attach_mask, mask_shape, masked_weights, sparse_layers
+from research.layers.masked import (
+    MASK,
+    Choice,
+    Masked,
+    Site,
+    active_weights,
+    attach_mask,
+    choose,
+    mask_shape,
+    masked_weights,
+    masks_among,
+)
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Range
 
@@ -53,7 +64,7 @@ class MaskHook(Hook):
 
     # -- for subclasses -----------------------------------------------------------------------------------------
 
-    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
+    def initial_counts(self, sites: Mapping[str, Site]) -> dict[str, int]:
         """Active units of each layer at the start; empty when the method is off and no mask is wanted."""
         raise NotImplementedError
 
@@ -93,16 +104,18 @@ class MaskHook(Hook):
     # -- the contract -------------------------------------------------------------------------------------------
 
     def build(self, run: Run) -> None:
-        layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
-        for name, count in self.initial_counts(layers).items():
-            shape = mask_shape(layers[name].weight, self.granularity)
-            attach_mask(layers[name], random_mask(shape, count, run.generator("initial mask", name)))
+        self.choice: Choice = choose(run.model, self.only, self.keep, self.sparse_downsample)
+        self.counts = self.initial_counts(self.choice.sparse)
+        for name, count in self.counts.items():
+            site = self.choice.sparse[name]
+            mask = random_mask(mask_shape(site.weight, self.granularity), count, run.generator("initial mask", name))
+            attach_mask(site.owner, mask, site.parameter)
 
     def setup(self, run: Run) -> None:
         self._model = run.model
-        masks = [name for name, _ in run.model.named_buffers() if name.split(".")[-1] == MASK]
+        ignored = getattr(run.model, "_ddp_params_and_buffers_to_ignore", [])
         # equal on all ranks already: DDP would send them with every forward pass
-        run.model._ddp_params_and_buffers_to_ignore = masks
+        run.model._ddp_params_and_buffers_to_ignore = [*ignored, *masks_among(run.model.state_dict())]
         for index, tensor in enumerate(masked_weights(run.model)):
             # after accumulation the gradient is the weight's own, to be masked in place, and DDP has not sent it yet
             tensor.weight.register_post_accumulate_grad_hook(partial(self._mask_gradient, run, index))
@@ -116,6 +129,8 @@ class MaskHook(Hook):
 
     def epoch_start(self, run: Run) -> None:
         _ = self.history  # starts with the masks that training starts with, so before the first event
+        if run.step == 0 and self.tensors:
+            run.note(self.choice.describe(self.counts))
         for tensor in self.tensors if run.step == 0 else ():
             if len(tensor.active) == 0:
                 run.note(f"no weight of {tensor.name} is active: {tensor.units} units are too few for this sparsity")
@@ -189,14 +204,19 @@ class SparseHook(MaskHook):
         if self.copy_init and not self.copy_mask_from:
             raise UsageError("copy_init=true: needs copy_mask_from=RUN")
 
-    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
-        units = {name: _units(module, self.granularity) for name, module in layers.items()}
+    def initial_counts(self, sites: Mapping[str, Site]) -> dict[str, int]:
+        units = {name: units_of(site, self.granularity) for name, site in sites.items()}
         if self.copy_mask_from:
             return units  # the masks come in setup; weights that are evaluated bring their own
         if self.distribution == "uniform":
-            given = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+            given = sparsity_of_layers(sites, self.sparsity, self.sparsity_fc, self.sparsity_conv)
             return {n: uniform_count(units[n], s) for n, s in given.items()} if any(given.values()) else {}
-        shapes = [module.weight.shape for module in layers.values()]
+        shapes = [site.weight.shape for site in sites.values()]
+        if flat := [name for name, site in sites.items() if site.weight.ndim < 2]:
+            raise UsageError(
+                f"distribution={self.distribution}: goes by the sides of matrices and kernels, and {flat[0]} is a bank "
+                "of values without any; give distribution=uniform"
+            )
         densities = erk_density(shapes, self.sparsity, kernel=self.distribution == "erk")
         return {n: count_of(d, units[n]) for n, d in zip(units, densities, strict=True)} if self.sparsity else {}
 
@@ -240,10 +260,10 @@ class RewiringHook(SparseHook):
 
 
 def sparsity_of_layers(
-    layers: dict[str, nn.Module], sparsity: float, fc: float | None, conv: float | None
+    sites: Mapping[str, Site], sparsity: float, fc: float | None, conv: float | None
 ) -> dict[str, float]:
     """The sparsity of each layer by name: that of its kind where there is one."""
-    own = {name: fc if isinstance(module, nn.Linear) else conv for name, module in layers.items()}
+    own = {name: fc if site.linear else conv for name, site in sites.items()}
     return {name: sparsity if s is None else s for name, s in own.items()}
 
 
@@ -279,16 +299,15 @@ def copy_masks(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     Raises:
         UsageError: no such masks, or of another granularity.
     """
-    for name, module in model.named_modules():
-        if not hasattr(module, MASK):
-            continue
-        # the root module has no name, so its tensors have no dot before theirs
-        mask, own = tensors.get(f"{name}.{MASK}".lstrip(".")), getattr(module, MASK)
-        if mask is None or mask.shape != own.shape:
-            there = "none" if mask is None else tuple(mask.shape)
-            raise UsageError(f"copy_mask_from={origin}: mask of {name}: expected {tuple(own.shape)}, found {there}")
-        own.copy_(mask)
-        Masked(module.weight, own).apply()
+    for tensor in masked_weights(model):
+        mask = tensors.get(tensor.name + MASK)
+        if mask is None or mask.shape != tensor.mask.shape:
+            there, layer = "none" if mask is None else tuple(mask.shape), tensor.name.removesuffix(".weight")
+            raise UsageError(
+                f"copy_mask_from={origin}: mask of {layer}: expected {tuple(tensor.mask.shape)}, found {there}"
+            )
+        tensor.mask.copy_(mask)
+        tensor.apply()
 
 
 @torch.no_grad()
@@ -305,5 +324,6 @@ def copy_parameters(model: nn.Module, tensors: Mapping[str, Tensor], origin: str
         parameter.copy_(tensors[name])
 
 
-def _units(module: nn.Module, granularity: int) -> int:
-    return torch.Size(mask_shape(module.weight, granularity)).numel()
+def units_of(site: Site, granularity: int) -> int:
+    """Units of a mask on it."""
+    return torch.Size(mask_shape(site.weight, granularity)).numel()

@@ -160,9 +160,15 @@ def allocate_legacy(
 
 
 def big_new_weights(tensor: Masked, count: int, generator: torch.Generator) -> Tensor:
-    """Weights for ``count`` new units: normal, of variance 2 / (out kh kw) in kernels and 1 / fan_in in matrices."""
-    out, fan_in, *kernel = tensor.weight.shape
-    std = math.sqrt(2 / (out * math.prod(kernel)) if kernel else 1 / fan_in)
+    """Weights for ``count`` new units: normal, of variance 2 / (out kh kw) in kernels and 1 / fan_in in matrices.
+
+    In what stands for a layer otherwise (banks, cores of decompositions) the variance is that of its active weights.
+    """
+    if tensor.weight.ndim in (2, 4):
+        out, fan_in, *kernel = tensor.weight.shape
+        std = math.sqrt(2 / (out * math.prod(kernel)) if kernel else 1 / fan_in)
+    else:
+        std = float(tensor.values().square().mean().sqrt()) if len(tensor.active) else 0.0
     drawn = torch.randn(count, *tensor.weight.shape[tensor.mask.ndim :], generator=generator)
     return (std * drawn).to(tensor.weight)
 
