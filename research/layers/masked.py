@@ -36,7 +36,7 @@ class Masked:
         self.weight, self.mask, self.name = weight, mask, name
         self._order = sorted(range(weight.ndim), key=lambda d: (-weight.stride(d), d))  # dimensions, largest step first
         self._permuted = self._order != sorted(self._order)
-        self._broadcast = mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))
+        self.broadcast = mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))  # a view, shaped to multiply by
         self._elementwise = mask.ndim == weight.ndim
         self._flat_mask = self.flat(mask)
         self._flat_weight = self.flat(weight.detach()) if self._elementwise else None
@@ -140,7 +140,7 @@ class Masked:
                 kept += added
             flat.zero_().scatter_(0, self.active, kept)  # the one pass over all weights is the cheapest there is
         else:
-            tensor.masked_fill_(~self._broadcast, 0.0)
+            tensor.masked_fill_(~self.broadcast, 0.0)
 
     def masked(self, tensor: Tensor) -> Tensor:
         """A copy of ``tensor``, shaped as the weight and laid out like it, that is exactly 0 outside the mask."""
