@@ -33,6 +33,6 @@ def _synchronised_class(name: str, norm: _BatchNorm) -> type[nn.SyncBatchNorm]:
     if type(norm).forward is BatchNormAct2d.forward:  # an activation and dropout follow in the same module
         return SyncBatchNormAct
     raise UsageError(
-        f"sync_bn=True: {name} is a {type(norm).__name__}, which is more than a batch norm and would lose what it adds; "
+        f"sync_bn=True: {name} is a {type(norm).__name__}, more than a batch norm, and would lose what it adds; "
         "give sync_bn=false or another network"
     )
