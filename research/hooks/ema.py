@@ -25,8 +25,8 @@ class Ema(Hook):
     BatchNorm statistics are averaged too; indices are the newest, and so are masks: after every step the average is 0
     outside of the mask of that moment, so that a weight which is killed is forgotten and one that grows begins at 0.
     After every epoch the average, under the masks that the epoch ended with, is evaluated (rows ``val_ema``) and is
-    written to ``ema.safetensors``. Wherever it stands in the list of methods, it is as sparse as the network; only after those
-    that move weights in ``step_end`` it sees them as they were moved.
+    written to ``ema.safetensors``. Wherever it stands in the list of methods, it is as sparse as the network; only
+    after those that move weights in ``step_end`` it sees them as they were moved.
     """
 
     def __init__(self, decay: Annotated[float, Range(above=0, below=1), "weight of the past at each step"] = 0.9998):
