@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from research.checkpoints import weights
 from research.errors import UsageError
-from research.hooks.base import Source
+from research.hooks.base import Reasons, Source
 from research.hooks.sparse.base import MaskHook, sparsity_of_layers, units_of
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.distributions import uniform_count
@@ -108,8 +108,30 @@ class Prune(MaskHook):
     legacy: Annotated[bool, "kill int(f M) + 1 units at a time, as the published code does"] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.begin >= self.end:
             raise UsageError(f"begin={self.begin:g}: must be below end={self.end:g}")
+
+    @property
+    def dense(self) -> bool:
+        return not (self.sparsity or self.sparsity_fc or self.sparsity_conv)
+
+    def idle(self) -> Reasons:
+        reasons = {p: why for p, why in super().idle().items() if p != "start_from"}  # also without a mask
+        if not self.dense:
+            if self.every:
+                reasons |= dict.fromkeys(("begin", "end"), f"prunes come at ends of epochs, with every={self.every}")
+            else:
+                reasons["start_epoch"] = "it belongs to every=…; without it prunes come along begin and end"
+            if None not in (self.sparsity_fc, self.sparsity_conv):
+                reasons["sparsity"] = "sparsity_fc and sparsity_conv say it of every layer"
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        reasons = dict(super().idle_in(run))
+        if self.counts and not self.spared:
+            reasons["last"] = "there are no two matrices, or the last one is to get no sparser than this anyway"
+        return reasons
 
     def initial_counts(self, sites: Mapping[str, Site]) -> dict[str, int]:
         units = {name: units_of(site, self.granularity) for name, site in sites.items()}
@@ -126,7 +148,8 @@ class Prune(MaskHook):
         targets = sparsity_of_layers(sites, self.sparsity, self.sparsity_fc, self.sparsity_conv)
         matrices = {name: units[name] for name, site in sites.items() if site.linear}
         last = list(matrices)[-1] if len(matrices) > 1 else None
-        if last and targets[last] > self.last:
+        self.spared = bool(last) and targets[last] > self.last
+        if self.spared:
             targets |= spare_last(targets[last], matrices, last, self.last)
         return targets
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from torch import nn
 
-from research.hooks.base import Hook
-from research.hooks.sparse.base import sparsity_of_layers, units_of
+from research.hooks.base import Hook, Reasons
+from research.hooks.sparse.base import idle_sparsities, sparsity_of_layers, units_of
 from research.layers.masked import choose
 from research.layers.tied import balanced_index, bank_size, tie
 from research.parameters.signatures import Range
@@ -48,6 +48,21 @@ class Tied(Hook):
         self.banks: list[nn.Parameter] = []
         self.uses: list[float] = []  # N / B of each
 
+    def idle(self) -> Reasons:
+        reasons = {"sparse_downsample": "only= says which layers are tied"} if self.only else {}
+        if None not in (self.sparsity_fc, self.sparsity_conv):
+            reasons["sparsity"] = "sparsity_fc and sparsity_conv say it of every layer"
+        if not (self.sparsity or self.sparsity_fc or self.sparsity_conv):
+            others = ("unit", "rescale_gradient", "only", "keep", "sparse_downsample")
+            reasons |= dict.fromkeys(others, "nothing is tied, with sparsity=0")
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        reasons = idle_sparsities(self.choice)
+        if self.tied and all(self.choice.sparse[name].linear for name in self.tied):
+            reasons["unit"] = "no kernel is tied here"
+        return reasons
+
     def build(self, run: Run) -> None:
         self.choice = choose(run.model, self.only, self.keep, self.sparse_downsample, inside=False)
         given = sparsity_of_layers(self.choice.sparse, self.sparsity, self.sparsity_fc, self.sparsity_conv)
@@ -71,6 +86,7 @@ class Tied(Hook):
             left_out = ", which gram leaves alone" if "gram" in run.hooks else ""
             values = sum(bank.numel() for bank in self.banks)
             run.note(f"tied: {values:,} values in {len(self.banks)} layers{left_out}")
+            run.note(self.choice.describe(self.tied, "ties"))
 
     def grads(self, run: Run) -> None:
         if self.rescale_gradient and self.banks:

@@ -224,10 +224,10 @@ class Choice:
     weights: int
     """Weights of all of these layers."""
 
-    def describe(self, masked: Collection[str]) -> str:
-        """What of it is under masks, those of the sites named in ``masked``: a sentence."""
+    def describe(self, masked: Collection[str], verb: str = "masks") -> str:
+        """What of it is under masks, those of the sites named in ``masked``: a sentence, with the reasons."""
         sizes = [self.sparse[name].weight.numel() for name in masked]
-        told = f"masks {sum(sizes):,} of {self.weights:,} weights in {len(sizes)} layers"
+        told = f"{verb} {sum(sizes):,} of {self.weights:,} weights in {len(sizes)} layers"
         reasons: dict[str, list[str]] = {}
         for name, reason in (self.dense | {n: "sparsity 0" for n in self.sparse if n not in masked}).items():
             reasons.setdefault(reason, []).append(name)
@@ -328,13 +328,17 @@ def _dense_by_default(sites: Mapping[str, Site], sparse_downsample: bool) -> dic
     if sites[last].linear and sites[last].weight.numel() < CHEAP * total:
         dense[last] = f"a classifier with less than {CHEAP:.0%} of the weights"
     if not sparse_downsample:
-        shortcuts = [name for name in others for pattern in SHORTCUTS if fnmatchcase(name, pattern)]
-        dense |= dict.fromkeys(shortcuts, "a convolution of a shortcut")
+        dense |= dict.fromkeys(filter(is_shortcut, others), "a convolution of a shortcut")
     for name in others:
         owner = sites[name].owner
         if isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1:
             dense[name] = "a depthwise convolution"
     return dense | {others[0]: "the first convolution"}
+
+
+def is_shortcut(name: str) -> bool:
+    """Whether a layer is one beside the residual branch of a block, by its name."""
+    return any(fnmatchcase(name, pattern) for pattern in SHORTCUTS)
 
 
 def _matches(names: Iterable[str], pattern: str) -> list[str]:
