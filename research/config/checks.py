@@ -38,6 +38,22 @@ def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]]
     return complete, problems
 
 
+def problems_without_effect(hooks: Mapping[str, Mapping], stored: Mapping[str, Mapping]) -> list[str]:
+    """What was given to methods and changes nothing beside the rest; not what ``stored`` says of a run that exists."""
+    if not hooks:
+        return []
+    from research.hooks import HOOKS  # torch takes seconds
+    from research.hooks.base import refusals
+
+    problems = []
+    for name, given in hooks.items():
+        known = stored.get(name, {})
+        hook = HOOKS[name](**given)
+        reasons = {p: why for p, why in hook.idle().items() if p not in known or known[p] != given[p]}
+        problems += refusals(name, hook, reasons)
+    return problems
+
+
 def problems_of_model_and_data(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the names and arguments of the network and the data set."""
     from research.data.datasets import check_dataset  # torch takes seconds
@@ -70,6 +86,8 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
             f"batch_size={v['batch_size']}: must divide into processes x nodes x accumulation = {shares} equal parts; "
             f"nearest is {least}"
         )
+    if not all(0 <= beta < 1 for beta in v["betas"]):
+        problems.append(f"betas={list(v['betas'])}: each must be >= 0 and < 1")
     if v["nesterov"] and v["optimizer"] == "sgd" and v["momentum"] == 0:
         problems.append("nesterov=True: needs momentum > 0")
     if v["warmup_epochs"] >= v["epochs"] and v["warmup_epochs"]:

@@ -14,6 +14,7 @@ from research.config.checks import (
     check_substitute,
     contradictions,
     problems_of_model_and_data,
+    problems_without_effect,
     without_defaults,
 )
 from research.config.merging import merge
@@ -26,6 +27,8 @@ NOT_IDENTITY = frozenset(
     "name recipe runs data_root download device processes nodes rendezvous workers threads restarts "
     "log_interval checkpoint_minutes hang_minutes start_over".split()
 )
+STORED = frozenset("hooks model_args data_args nodes restarts log_interval".split())
+"""Fields that a Config has where it is stored; nobody types them all."""
 Positive = Range(above=0)
 NotNegative = Range(least=0)
 
@@ -117,6 +120,9 @@ class Config:
         values["substitute"], substitute_problems = check_substitute(values["substitute"])
         problems += own_problems + hook_problems + problems_of_model_and_data(values) + substitute_problems
         problems += [] if own_problems else contradictions(values)
+        # a run that was stored stays readable, whatever is refused since
+        stored = next((source["hooks"] for source in sources if STORED <= source.keys()), {})
+        problems += [] if problems else problems_without_effect(values["hooks"], stored)
         if problems:
             raise UsageError("\n".join(dict.fromkeys(problems)))
         return cls(**values)

@@ -21,7 +21,7 @@ from research.frames import Runs, word
 from research.frames.groups import Group, group_runs
 from research.frames.published import load_published
 from research.hooks import HOOKS
-from research.layers.masked import MASK
+from research.layers.masked import MASK, masks_among
 from research.runs.paths import RunPaths
 from research.trained.network_cost import network_cost
 
@@ -77,16 +77,17 @@ def sizes(config: Config, directory: Path) -> Sizes:
     """
     tensors = weights.read(RunPaths(directory).best).tensors
     own = {name: value for name, value in tensors.items() if value.is_floating_point() and ".running_" not in name}
-    masks = {name.removesuffix("_mask"): mask for name, mask in tensors.items() if name.split(".")[-1] == MASK}
+    masks = {name.removesuffix(MASK): mask for name, mask in masks_among(tensors).items()}
     masked = {name: own[name].numel() for name in masks}
     learnable = sum(value.numel() for value in own.values())
     untied = replace(config, hooks={name: given for name, given in config.hooks.items() if name != "tied"})
     cost = network_cost(untied).cost
     initial = {}
     for row in cost.rows:
-        if (name := f"{row.layer}.weight") in masked:
-            bias = row.params - masked[name]
-            initial[name] = (row.nonzeros - bias) / masks[name].numel()  # what is counted of a mask is its units
+        if inside := [name for name in masked if name.startswith(f"{row.layer}.")]:  # several in a substitute
+            others = row.params - sum(masked[name] for name in inside)
+            units = sum(masks[name].numel() for name in inside)  # what is counted of a mask
+            initial |= dict.fromkeys(inside, (row.nonzeros - others) / units)
     mult_adds = {row.layer: row.mult_adds for row in cost.rows}
     return Sizes(max(learnable, cost.params), masked, learnable - sum(masked.values()), initial, mult_adds)
 

@@ -40,11 +40,12 @@ def find_taps(network: nn.Module, named: Sequence[str], split: int) -> list[str]
     names = [name for name, _ in network.named_modules() if name]
     for tap in named:
         if tap not in names:
-            raise UsageError(f"taps: {type(network).__name__} has no module {tap!r}{nearest(tap, names)}")
+            raise UsageError(f"distill.taps: {type(network).__name__} has no module {tap!r}{nearest(tap, names)}")
     found = list(named) or known_taps(network, split)
     if not found:
         raise UsageError(
-            f"where to take attention maps of {type(network).__name__} is not known; give taps, names of modules"
+            f"distill: where to take attention maps of {type(network).__name__} is not known; give distill.beta=0 to "
+            "train towards the teacher's logits alone, or distill.taps=[…], names of modules"
         )
     return found
 
@@ -58,7 +59,7 @@ def known_taps(network: nn.Module, split: int = 1) -> list[str]:
     stages = {n: m for n, m in network.named_children() if re.fullmatch(r"(group|layer)\d", n)}
     for name, stage in stages.items():
         if len(stage) % split:
-            raise UsageError(f"split={split}: does not divide the {len(stage)} blocks of {name}")
+            raise UsageError(f"distill.split={split}: does not divide the {len(stage)} blocks of {name}")
     if split > 1:
         return [f"{n}.{len(m) * part // split - 1}" for n, m in stages.items() for part in range(1, split + 1)]
     if stages:

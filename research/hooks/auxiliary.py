@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from research.errors import UsageError
-from research.hooks.base import Hook
+from research.hooks.base import Hook, Reasons
 from research.hooks.epoch_means import EpochMeans
 from research.layers.base import Substitute
 from research.parameters.signatures import Range
@@ -38,6 +38,19 @@ class Auxiliary(Hook):
         self.mode = mode
         self.weight = weight
         self.means: EpochMeans | None = None  # without a head there is nothing to do
+
+    def idle(self) -> Reasons:
+        if not self.weight:
+            return {"mode": "there is no head, with weight=0"}
+        return {"weight": "mode=concat takes the mean of both losses"} if self.mode == "concat" else {}
+
+    def never(self, run: Run) -> str:
+        if not self.weight or getattr(run.model, "auxiliary_head", None) is not None:
+            return ""
+        return f"{run.config.model} has no auxiliary head"
+
+    def undone(self, run: Run) -> str:
+        return f"{self.never(run)}: it trained plainly" if self.never(run) else ""
 
     def build(self, run: Run) -> None:
         if self.weight and hasattr(run.model, "add_auxiliary_head"):

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from research.parameters.signatures import parameters_of
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from research.config import Config
     from research.runs.run import Run
+
+Reasons = Mapping[str, str]
+"""Parameters of a method -> why each of them changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,14 @@ class Hook:
 
     A hook guarantees: all of its state is in ``state_dict`` (tensors, numbers, strings and containers of them, so that
     it loads with ``weights_only=True``), keyed by parameter or module name and equal on all ranks; neutral settings
-    leave training bit-identical; no host synchronisation in ``loss``, ``grads`` and ``step_end``.
+    leave training bit-identical; no host synchronisation in ``loss``, ``grads`` and ``step_end``, but in the rare steps
+    of an event.
+
+    A hook may read everything of a run. It writes, beside its own state: ``run.model`` and ``run.substitution`` in
+    ``build``; ``run.criterion`` in ``setup``; gradients in ``grads``; weights, buffers and their state in
+    the optimizer in ``grads`` and ``step_end``; ``run.best_top1``, to let the best result count anew, in ``step_end``;
+    rows and notes through ``run.log`` and ``run.note``; files of its own under ``run.paths``, on rank 0. Nothing else
+    of a run is its to change.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {}
@@ -66,6 +78,14 @@ class Hook:
 
     exclusive: ClassVar[str] = ""
     """What the method decides alone, such as "masks": a run takes one method of each such kind."""
+
+    def idle(self) -> Reasons:
+        """Parameters that change nothing beside the method's others: one of them that a user gives is refused."""
+        return {}
+
+    def initial_stream(self) -> str:
+        """The random stream that the network's initial weights come from; empty for the one of every run."""
+        return ""
 
     def check(self, config: Config) -> None:
         """Refuse what cannot work on this machine, with a UsageError, before a run is made; reads files at most."""
@@ -80,6 +100,24 @@ class Hook:
         Part of what the run's network is: also called, before weights are loaded, when they are evaluated later. It
         needs nothing but the run's device, config and random streams.
         """
+
+    def check_network(self, run: Run) -> None:
+        """Refuse the built network, with a UsageError, before the run is made; it has no weights to speak of.
+
+        ``run`` has its config, ``model``, ``hooks``, ``epochs`` and ``steps_per_epoch`` here; so in ``idle_in`` and
+        ``never``, which are asked at this moment too.
+        """
+
+    def idle_in(self, run: Run) -> Reasons:
+        """As :meth:`idle`, but because of the network, the optimizer or the length of this run."""
+        return {}
+
+    def never(self, run: Run) -> str:
+        """Why it is certain that the method will do nothing in this run: a clause; empty where it may do something.
+
+        A user is told of it and may go on.
+        """
+        return ""
 
     def setup(self, run: Run) -> None:
         """Once, before optimizer, compile and DDP exist, only when the run trains: criterion, teacher, averages."""
@@ -110,8 +148,29 @@ class Hook:
     def epoch_end(self, run: Run) -> None:
         """After evaluation: ``run.log(...)`` what the method knows."""
 
+    def undone(self, run: Run) -> str:
+        """What the method was asked for and has not done in the whole run that now ends: a clause; empty if it acted.
+
+        It becomes a note of the run; a method that is switched off, or only measures, has nothing to say.
+        """
+        return ""
+
+    def close(self) -> None:
+        """Training ends, however it does: let go of what Python's garbage collection cannot see, such as handles."""
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def refusals(name: str, hook: Hook, reasons: Reasons) -> list[str]:
+    """A line for each parameter that a user gave - that differs from its default - and that has no effect."""
+    known = parameters_of(type(hook))
+    given = {parameter: getattr(hook, parameter) for parameter in reasons if parameter in known}
+    return [
+        f"{name}.{parameter}={value!r}: has no effect: {reasons[parameter]}"
+        for parameter, value in given.items()
+        if value != known[parameter].default
+    ]

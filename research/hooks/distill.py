@@ -23,10 +23,11 @@ from torch.nn import functional as F
 
 from research.errors import UsageError
 from research.hooks.attention import attention_map, find_taps, full_precision, recorded_maps
-from research.hooks.base import Hook, Source
+from research.hooks.base import Hook, Reasons, Source
 from research.hooks.epoch_means import EpochMeans
 from research.hooks.teacher_cache import TeacherCache, TeacherOutputs, refuse_drawn
 from research.measures.evaluate import evaluate
+from research.models.libraries import PUBLISHED
 from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
@@ -119,6 +120,25 @@ class Distill(Hook):
     @property
     def active(self) -> bool:
         return bool(self.alpha or self.beta)
+
+    def idle(self) -> Reasons:
+        if not self.active:
+            others = ("teacher", "teacher_model", "temperature", "taps", "split", "reduction", "cache")
+            return dict.fromkeys(others, "there is no teacher, with alpha=0 and beta=0")
+        reasons = {}
+        if not self.alpha:
+            reasons |= dict.fromkeys(("temperature", "reduction"), "the teacher's logits have no weight; give alpha")
+        if not self.beta:
+            reasons |= dict.fromkeys(("taps", "split"), "attention maps have no weight; give beta")
+        if not self.teacher:
+            reasons["teacher_model"] = "there is no teacher whose network it could name; give teacher"
+        elif self.teacher.partition(":")[0] in PUBLISHED:
+            reasons["teacher_model"] = f"teacher={self.teacher} names its network itself"
+        return reasons
+
+    def check_network(self, run: Run) -> None:
+        if self.beta:
+            find_taps(run.model, self.taps, self.split)
 
     def check(self, config: Config) -> None:
         if self.active and self.cache:

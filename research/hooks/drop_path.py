@@ -32,18 +32,34 @@ class ScheduledDropPath(Hook):
         """The chance in ``epoch`` of ``epochs``."""
         return self.p * epoch / epochs
 
+    def check_network(self, run: Run) -> None:
+        if self.p:
+            self.ends(run)
+
+    def never(self, run: Run) -> str:
+        return "its chance begins at 0, and the run has one epoch" if self.p and run.epochs == 1 else ""
+
+    def undone(self, run: Run) -> str:
+        return f"no branch was ever dropped: {self.never(run)}" if self.never(run) else ""
+
     def setup(self, run: Run) -> None:
         self.current = torch.zeros((), device=run.device)
-        if not self.p:
-            return
+        for module in self.ends(run) if self.p else ():
+            module.p = self.current
+
+    def ends(self, run: Run) -> list[DropPath]:
+        """The ends of all branches of the network.
+
+        Raises:
+            UsageError: it has none.
+        """
         ends = [module for module in run.model.modules() if isinstance(module, DropPath)]
         if not ends:
             raise UsageError(
                 f"drop_path: {run.config.model} has no branches to drop; networks of DARTS, CIFAR ResNets and wide "
                 "ResNets have"
             )
-        for module in ends:
-            module.p = self.current
+        return ends
 
     def epoch_start(self, run: Run) -> None:
         self.current.fill_(self.p_at(run.epoch, run.epochs))

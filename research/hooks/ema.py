@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from research.checkpoints.checkpoint import save_weights
 from research.hooks.base import Hook
+from research.layers.masked import masked_weights
 from research.measures.evaluate import evaluate
 from research.parameters.signatures import Range
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 class Ema(Hook):
     """Average the weights over steps: average <- decay * average + (1 - decay) * weights; training is unchanged.
 
-    BatchNorm statistics are averaged too; masks and indices are the newest. After every epoch the average is evaluated
-    (rows ``val_ema``) and written to ``ema.safetensors``. Put it after hooks that move weights in ``step_end``.
+    BatchNorm statistics are averaged too; indices are the newest, and so are masks: after every step the average is 0
+    outside of the mask of that moment, so that a weight which is killed is forgotten and one that grows begins at 0.
+    After every epoch the average, under the masks that the epoch ended with, is evaluated (rows ``val_ema``) and is
+    written to ``ema.safetensors``. Wherever it stands in the list of methods, it is as sparse as the network; only
+    after those that move weights in ``step_end`` it sees them as they were moved.
     """
 
     def __init__(self, decay: Annotated[float, Range(above=0, below=1), "weight of the past at each step"] = 0.9998):
@@ -39,8 +44,24 @@ class Ema(Hook):
 
     def step_end(self, run: Run) -> None:
         self.averaged.update_parameters(run.model)
+        for weight, mask in self._masked:
+            weight.mul_(mask)
+
+    @cached_property
+    def _masked(self) -> list[tuple[Tensor, Tensor]]:
+        """The sparse weights of the average and their masks, shaped to be multiplied."""
+        return [(tensor.weight.detach(), tensor.broadcast) for tensor in masked_weights(self.averaged.module)]
+
+    @torch.no_grad()
+    def follow_masks(self, run: Run) -> None:
+        """Take the masks as they are now: a method that comes later in the list may have changed them since."""
+        for own, current in zip(masked_weights(self.averaged.module), masked_weights(run.model), strict=True):
+            own.mask.copy_(current.mask)
+        for weight, mask in self._masked:
+            weight.mul_(mask)
 
     def epoch_end(self, run: Run) -> None:
+        self.follow_masks(run)
         run.log("val_ema", **evaluate(run, self.averaged.module))
         if run.rank == 0:
             save_weights(self.averaged.module, run.paths.average)

@@ -71,6 +71,14 @@ class Gram(Hook):
         """Whether the multipliers are measured before ``epoch``."""
         return epoch == self.warmup or (epoch > self.warmup and epoch % self.epochs == 0)
 
+    def never(self, run: Run) -> str:
+        if self.warmup >= run.epochs:
+            return f"the run has {run.epochs} epochs, all of them within warmup={self.warmup}"
+        return "" if spatial_convolutions(run.model) else "no trained convolution has several taps on both sides"
+
+    def undone(self, run: Run) -> str:
+        return "" if self.multipliers else "no gradient was ever scaled: it trained plainly"
+
     def epoch_start(self, run: Run) -> None:
         if run.epoch < self.warmup:
             run.note(f"gram: warming up, plain training until epoch {self.warmup}")

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from research.distributed import all_reduce
 from research.errors import UsageError
-from research.hooks.base import Hook
+from research.hooks.base import Hook, Reasons
 from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
@@ -188,6 +188,12 @@ class PowerGrad(Hook):
         """The power in force in ``epoch`` of ``epochs``."""
         share = epoch / max(1, epochs - 1) if self.final_alpha else 0.0
         return self.alpha + share * (self.final_alpha - self.alpha)
+
+    def idle(self) -> Reasons:
+        return {"final_alpha": "it is alpha itself"} if self.final_alpha == self.alpha else {}
+
+    def idle_in(self, run: Run) -> Reasons:
+        return {"final_alpha": "the run has one epoch"} if run.epochs == 1 else {}
 
     def setup(self, run: Run) -> None:
         def criterion(logits: Tensor, targets: Tensor) -> Tensor:

@@ -17,17 +17,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import nn
-
 from research.checkpoints import weights
 from research.errors import UsageError
-from research.hooks.base import Source
-from research.hooks.sparse.base import MaskHook, sparsity_of_layers
+from research.hooks.base import Reasons, Source
+from research.hooks.sparse.base import MaskHook, sparsity_of_layers, units_of
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.distributions import uniform_count
 from research.hooks.sparse.events import Event
-from research.layers.masked import MASK, Masked, mask_shape
+from research.layers.masked import Masked, Site, masks_among
 from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
@@ -111,25 +108,48 @@ class Prune(MaskHook):
     legacy: Annotated[bool, "kill int(f M) + 1 units at a time, as the published code does"] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.begin >= self.end:
             raise UsageError(f"begin={self.begin:g}: must be below end={self.end:g}")
 
-    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
-        units = {n: torch.Size(mask_shape(layer.weight, self.granularity)).numel() for n, layer in layers.items()}
-        targets = self.targets(layers, units)
-        self.counts = {
-            f"{name}.weight": prune_counts(units[name], prune_schedule(self.kind, S, self.iterations), self.legacy)
+    @property
+    def dense(self) -> bool:
+        return not (self.sparsity or self.sparsity_fc or self.sparsity_conv)
+
+    def idle(self) -> Reasons:
+        reasons = {p: why for p, why in super().idle().items() if p != "start_from"}  # also without a mask
+        if not self.dense:
+            if self.every:
+                reasons |= dict.fromkeys(("begin", "end"), f"prunes come at ends of epochs, with every={self.every}")
+            else:
+                reasons["start_epoch"] = "it belongs to every=…; without it prunes come along begin and end"
+            if None not in (self.sparsity_fc, self.sparsity_conv):
+                reasons["sparsity"] = "sparsity_fc and sparsity_conv say it of every layer"
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        reasons = dict(super().idle_in(run))
+        if self.counts and not self.spared:
+            reasons["last"] = "there are no two matrices, or the last one is to get no sparser than this anyway"
+        return reasons
+
+    def initial_counts(self, sites: Mapping[str, Site]) -> dict[str, int]:
+        units = {name: units_of(site, self.granularity) for name, site in sites.items()}
+        targets = self.targets(sites, units)
+        self.ramps = [  # in the order of the tensors
+            prune_counts(units[name], prune_schedule(self.kind, S, self.iterations), self.legacy)
             for name, S in targets.items()
             if S
-        }
+        ]
         return {name: units[name] for name, S in targets.items() if S}
 
-    def targets(self, layers: dict[str, nn.Module], units: dict[str, int]) -> dict[str, float]:
+    def targets(self, sites: Mapping[str, Site], units: Mapping[str, int]) -> dict[str, float]:
         """The final sparsity of each layer."""
-        targets = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
-        matrices = {name: units[name] for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+        targets = sparsity_of_layers(sites, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+        matrices = {name: units[name] for name, site in sites.items() if site.linear}
         last = list(matrices)[-1] if len(matrices) > 1 else None
-        if last and targets[last] > self.last:
+        self.spared = bool(last) and targets[last] > self.last
+        if self.spared:
             targets |= spare_last(targets[last], matrices, last, self.last)
         return targets
 
@@ -142,7 +162,7 @@ class Prune(MaskHook):
     def setup(self, run: Run) -> None:
         self.plan = self.prune_steps(run.epochs, run.steps_per_epoch)
         if self.start_from:  # masks are the run's own
-            masks = {name: value for name, value in run.model.state_dict().items() if name.split(".")[-1] == MASK}
+            masks = masks_among(run.model.state_dict())
             weights.load_into(
                 run.model, run.sources[self]["start_from"] | masks, f"prune.start_from={self.start_from!r}"
             )
@@ -170,7 +190,7 @@ class Prune(MaskHook):
         if not self.tensors or run.step not in self.plan:
             return
         done = sum(step <= run.step for step in self.plan)
-        event = prune_step(self.tensors, [self.counts[tensor.name][done] for tensor in self.tensors])
+        event = prune_step(self.tensors, [counts[done] for counts in self.ramps])
         self.changed(run, event)
         self.log_event(run, event.pruned_count, event.grown_count)
         run.best_top1 = -math.inf

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from torch import nn
 
-from research.hooks.base import Hook
-from research.hooks.sparse.base import sparsity_of_layers
-from research.layers.masked import mask_shape, sparse_layers
+from research.hooks.base import Hook, Reasons
+from research.hooks.sparse.base import idle_sparsities, sparsity_of_layers, units_of
+from research.layers.masked import choose
 from research.layers.tied import balanced_index, bank_size, tie
 from research.parameters.signatures import Range
 
@@ -48,16 +48,31 @@ class Tied(Hook):
         self.banks: list[nn.Parameter] = []
         self.uses: list[float] = []  # N / B of each
 
+    def idle(self) -> Reasons:
+        reasons = {"sparse_downsample": "only= says which layers are tied"} if self.only else {}
+        if None not in (self.sparsity_fc, self.sparsity_conv):
+            reasons["sparsity"] = "sparsity_fc and sparsity_conv say it of every layer"
+        if not (self.sparsity or self.sparsity_fc or self.sparsity_conv):
+            others = ("unit", "rescale_gradient", "only", "keep", "sparse_downsample")
+            reasons |= dict.fromkeys(others, "nothing is tied, with sparsity=0")
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        reasons = idle_sparsities(self.choice)
+        if self.tied and all(self.choice.sparse[name].linear for name in self.tied):
+            reasons["unit"] = "no kernel is tied here"
+        return reasons
+
     def build(self, run: Run) -> None:
-        layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
-        given = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
-        for name, layer in layers.items():
-            if not given[name]:
-                continue
-            units = torch.Size(mask_shape(layer.weight, DIMENSIONS[self.unit])).numel()
+        self.choice = choose(run.model, self.only, self.keep, self.sparse_downsample, inside=False)
+        given = sparsity_of_layers(self.choice.sparse, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+        self.tied = [name for name, sparsity in given.items() if sparsity]
+        for name in self.tied:
+            site = self.choice.sparse[name]
+            units = units_of(site, DIMENSIONS[self.unit])
             size = bank_size(units, given[name])
-            tie(layer, balanced_index(units, size, run.generator("tied", name)))
-            self.banks.append(layer.parametrizations.weight.original)
+            tie(site.owner, balanced_index(units, size, run.generator("tied", name)))
+            self.banks.append(site.owner.parametrizations.weight.original)
             self.uses.append(units / size)
 
     def setup(self, run: Run) -> None:
@@ -71,6 +86,7 @@ class Tied(Hook):
             left_out = ", which gram leaves alone" if "gram" in run.hooks else ""
             values = sum(bank.numel() for bank in self.banks)
             run.note(f"tied: {values:,} values in {len(self.banks)} layers{left_out}")
+            run.note(self.choice.describe(self.tied, "ties"))
 
     def grads(self, run: Run) -> None:
         if self.rescale_gradient and self.banks:

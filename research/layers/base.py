@@ -123,6 +123,10 @@ class Substitute(nn.Module):
     compressed: ClassVar[tuple[str, ...]] = ()
     """The own parameters whose weight decay is scaled by the compression ratio; dotted names reach into children."""
 
+    free: ClassVar[tuple[str, ...]] = ()
+    """Parameters whose entries are weights on their own, so that sparse training may mask them; as names of
+    :attr:`compressed`. The convolutions inside that a layer is made of are found without it."""
+
     settings: ClassVar[tuple[float, float] | None] = None
     """Least and largest value of the first own argument between which a budget is searched; sizes must be monotone."""
 

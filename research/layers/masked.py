@@ -11,8 +11,9 @@ is always one weight. N units, M of them active. Units are numbered in the memor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import UsageError, nearest
+from research.layers.base import Substitute
 
-MASK = "weight_mask"  # the buffer beside a module's weight
+MASK = "_mask"  # end of a buffer's name, which begins with that of the parameter beside it
 SHORTCUTS = ("*shortcut*", "*downsample*", "*skip*")
 CHEAP = 0.02  # a classifier with less of a convolutional network's weights than this stays dense
 
@@ -34,7 +36,7 @@ class Masked:
         self.weight, self.mask, self.name = weight, mask, name
         self._order = sorted(range(weight.ndim), key=lambda d: (-weight.stride(d), d))  # dimensions, largest step first
         self._permuted = self._order != sorted(self._order)
-        self._broadcast = mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))
+        self.broadcast = mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))  # a view, shaped to multiply by
         self._elementwise = mask.ndim == weight.ndim
         self._flat_mask = self.flat(mask)
         self._flat_weight = self.flat(weight.detach()) if self._elementwise else None
@@ -138,7 +140,7 @@ class Masked:
                 kept += added
             flat.zero_().scatter_(0, self.active, kept)  # the one pass over all weights is the cheapest there is
         else:
-            tensor.masked_fill_(~self._broadcast, 0.0)
+            tensor.masked_fill_(~self.broadcast, 0.0)
 
     def masked(self, tensor: Tensor) -> Tensor:
         """A copy of ``tensor``, shaped as the weight and laid out like it, that is exactly 0 outside the mask."""
@@ -189,75 +191,195 @@ def largest(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(places[chosen])
 
 
+@dataclass(frozen=True)
+class Site:
+    """Weights that a mask may lie on: the parameter ``parameter`` of ``owner``, called ``name`` in its network."""
+
+    name: str
+    owner: nn.Module
+    parameter: str = "weight"
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return getattr(self.owner, self.parameter)
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is the matrix of a linear layer; everything else is a convolution, or stands for one."""
+        return isinstance(self.owner, nn.Linear)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the kernel or matrix of a layer of PyTorch's."""
+        return isinstance(self.owner, (nn.Conv2d, nn.Linear))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The weights of a network that become sparse, by name, in order of registration; and why the others do not."""
+
+    sparse: Mapping[str, Site]
+    dense: Mapping[str, str]
+    """Layers that stay dense -> the reason."""
+    weights: int
+    """Weights of all of these layers."""
+
+    def describe(self, masked: Collection[str], verb: str = "masks") -> str:
+        """What of it is under masks, those of the sites named in ``masked``: a sentence, with the reasons."""
+        sizes = [self.sparse[name].weight.numel() for name in masked]
+        told = f"{verb} {sum(sizes):,} of {self.weights:,} weights in {len(sizes)} layers"
+        reasons: dict[str, list[str]] = {}
+        for name, reason in (self.dense | {n: "sparsity 0" for n in self.sparse if n not in masked}).items():
+            reasons.setdefault(reason, []).append(name)
+        listed = [f"{_some(names)} because {reason}" for reason, names in reasons.items()]
+        return f"{told}; left dense: {'; '.join(listed)}" if listed else told
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(name or "the network itself" for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
 def sparse_layers(
     model: nn.Module, only: str = "", keep: str = "", sparse_downsample: bool = False
-) -> dict[str, nn.Module]:
-    """The Conv2d and Linear modules whose trained weights become sparse, by name, in order of registration.
+) -> Mapping[str, Site]:
+    """The weights that become sparse, by layer name: what :func:`choose` chooses."""
+    return choose(model, only, keep, sparse_downsample).sparse
 
-    ``only`` and ``keep`` are patterns of module names (``"group1.* fc"``), separated by blanks. With ``only`` exactly
+
+def choose(
+    model: nn.Module, only: str = "", keep: str = "", sparse_downsample: bool = False, inside: bool = True
+) -> Choice:
+    """Which trained weights of ``model`` become sparse: those of Conv2d and Linear modules, and the free ones of
+    substitutes (:attr:`research.layers.base.Substitute.free`), each by its layer's name.
+
+    ``only`` and ``keep`` are patterns of layer names (``"group1.* fc"``), separated by blanks. With ``only`` exactly
     what it matches; otherwise all but those where sparsity saves next to nothing and costs most: the first
     convolution, depthwise convolutions, convolutions of shortcuts (unless ``sparse_downsample``), and a classifier with
-    less than 2 % of the weights of a convolutional network. ``keep`` leaves further ones dense.
+    less than 2 % of the weights of a convolutional network. ``keep`` leaves further ones dense. Without ``inside``
+    substitutes keep their free weights, the convolutions that they are made of excepted.
 
     Raises:
-        UsageError: a pattern matches no such module, or nothing is left.
+        UsageError: a pattern matches no such layer, or nothing but the classifier is left of a convolutional network.
     """
-    found: dict[str, nn.Module] = {}
-    weights = set()  # of modules that share one weight the first
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.requires_grad:
-            if id(module.weight) not in weights:
-                found[name] = module
-            weights.add(id(module.weight))
+    found, dense, sizes = _sites(model)
     for pattern in (only + " " + keep).split():
         if not _matches(found, pattern):
             raise UsageError(f"{pattern!r} matches no convolution or linear layer{nearest(pattern, found)}")
     chosen = {name for pattern in only.split() for name in _matches(found, pattern)}
-    dense = set() if only else _dense_by_default(found, sparse_downsample)
-    dense |= {name for pattern in keep.split() for name in _matches(found, pattern)}
-    layers = {name: module for name, module in found.items() if name not in dense and (not only or name in chosen)}
-    if not layers:
+    if only:
+        dense |= {name: "only= does not name it" for name in found if name not in chosen}
+    else:
+        dense |= _dense_by_default(found, sparse_downsample)
+    if not inside:
+        dense |= {name: "it stands for a layer already" for name, site in found.items() if not site.plain}
+    dense |= {name: "keep= names it" for pattern in keep.split() for name in _matches(found, pattern)}
+    choice = Choice({n: site for n, site in found.items() if n not in dense}, dense, sizes)
+    if not choice.sparse:
         raise UsageError("no layer of this network is left to be sparse; give only=… with names of its layers")
-    return layers
+    if not only and dense and list(choice.sparse) == [last := list(found)[-1]] and found[last].linear:
+        raise UsageError(
+            f"nothing but the classifier {last} is left to be sparse ({choice.describe([last])}); give only={last} if "
+            "that is meant"
+        )
+    return choice
 
 
-def _dense_by_default(layers: dict[str, nn.Module], sparse_downsample: bool) -> set[str]:
-    convolutions = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
-        return set()
-    dense = {convolutions[0]}
-    dense |= {name for name in convolutions if layers[name].groups == layers[name].in_channels > 1}
+def _sites(model: nn.Module) -> tuple[dict[str, Site], dict[str, str], int]:
+    """All weights that a mask may lie on, what else substitutes are made of with the reason, and the sum of both."""
+    found: dict[str, Site] = {}
+    dense: dict[str, str] = {}
+    seen: set[int] = set()  # of modules that share one weight the first
+    total = 0
+    for name, module in model.named_modules():
+        sites = []
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            sites = [Site(name, module)]
+        elif isinstance(module, Substitute):
+            for path in module.free:
+                owner, _, parameter = path.rpartition(".")
+                own = path.removesuffix("weight").rstrip(".")
+                sites.append(Site(f"{name}.{own}".strip("."), module.get_submodule(owner), parameter))
+            for path in _whole(module):
+                dense[f"{name}.{path}".lstrip(".")] = "its entries act on whole channels"
+                total += module.get_parameter(path).numel()
+        for site in sites:
+            if site.weight.requires_grad and id(site.weight) not in seen:
+                found[site.name] = site
+                total += site.weight.numel()
+            seen.add(id(site.weight))
+    return found, dense, total
+
+
+def _whole(layer: Substitute) -> list[str]:
+    """What a substitute is made of beside biases, convolutions and free weights."""
+    own = [name for name, p in layer.named_parameters(recurse=False) if p.ndim > 1]
+    paths = [p for p in dict.fromkeys([*own, *layer.compressed]) if p not in layer.free and not p.endswith("bias")]
+    return [p for p in paths if not isinstance(layer.get_submodule(p.rpartition(".")[0]), nn.Conv2d)]
+
+
+def _dense_by_default(sites: Mapping[str, Site], sparse_downsample: bool) -> dict[str, str]:
+    """Why layers stay dense that no pattern speaks of."""
+    others = [name for name, site in sites.items() if not site.linear]
+    if not others:
+        return {}
+    dense: dict[str, str] = {}
+    last, total = list(sites)[-1], sum(site.weight.numel() for site in sites.values())
+    if sites[last].linear and sites[last].weight.numel() < CHEAP * total:
+        dense[last] = f"a classifier with less than {CHEAP:.0%} of the weights"
     if not sparse_downsample:
-        dense |= {name for name in convolutions for pattern in SHORTCUTS if fnmatchcase(name, pattern)}
-    last, total = list(layers)[-1], sum(module.weight.numel() for module in layers.values())
-    if isinstance(layers[last], nn.Linear) and layers[last].weight.numel() < CHEAP * total:
-        dense.add(last)
-    return dense
+        dense |= dict.fromkeys(filter(is_shortcut, others), "a convolution of a shortcut")
+    for name in others:
+        owner = sites[name].owner
+        if isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1:
+            dense[name] = "a depthwise convolution"
+    return dense | {others[0]: "the first convolution"}
+
+
+def is_shortcut(name: str) -> bool:
+    """Whether a layer is one beside the residual branch of a block, by its name."""
+    return any(fnmatchcase(name, pattern) for pattern in SHORTCUTS)
 
 
 def _matches(names: Iterable[str], pattern: str) -> list[str]:
-    return [name for name in names if fnmatchcase(name, pattern)]
+    """The layers that a pattern fits, or that are part of something it fits."""
+    return [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
 
 
 def mask_shape(weight: Tensor, granularity: int) -> tuple[int, ...]:
-    """The shape of a mask: the first ``granularity`` dimensions of a kernel, both of a matrix."""
-    return tuple(weight.shape[:granularity]) if weight.ndim > 2 else tuple(weight.shape)
+    """The shape of a mask: the first ``granularity`` dimensions of a kernel, all of anything else."""
+    return tuple(weight.shape[:granularity]) if weight.ndim == 4 else tuple(weight.shape)
 
 
 @torch.no_grad()
-def attach_mask(module: nn.Module, mask: Tensor) -> None:
-    """Make ``mask`` (bool, the first dimensions of the weight) the buffer ``weight_mask``, and W zero outside of it."""
-    mask = mask.to(module.weight.device)
-    if mask.ndim == module.weight.ndim:
-        mask = torch.empty_like(module.weight, dtype=torch.bool).copy_(mask)  # numbered as the weight is
-    module.register_buffer(MASK, mask)
-    Masked(module.weight, mask).apply()
+def attach_mask(module: nn.Module, mask: Tensor, parameter: str = "weight") -> None:
+    """Put ``mask`` (bool, the first dimensions of the weight) beside ``parameter``, which becomes zero outside of it.
+
+    It is the buffer ``<parameter>_mask``.
+    """
+    weight = getattr(module, parameter)
+    mask = mask.to(weight.device)
+    if mask.ndim == weight.ndim:
+        mask = torch.empty_like(weight, dtype=torch.bool).copy_(mask)  # numbered as the weight is
+    module.register_buffer(parameter + MASK, mask)
+    Masked(weight, mask).apply()
 
 
 def masked_weights(model: nn.Module) -> list[Masked]:
     """Every sparse tensor of ``model``, in order of registration; call it once memory format and device are final."""
     return [
-        Masked(module.weight, getattr(module, MASK), f"{name}.weight".lstrip("."))
+        Masked(module.get_parameter(parameter), mask, f"{name}.{parameter}".lstrip("."))
         for name, module in model.named_modules()
-        if hasattr(module, MASK)
+        for parameter, mask in _masks_of(module)
     ]
+
+
+def _masks_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters of ``module`` itself that have a mask, and these."""
+    own = ((name.removesuffix(MASK), buffer) for name, buffer in module.named_buffers(recurse=False) if MASK in name)
+    return [(name, buffer) for name, buffer in own if name in module._parameters]
+
+
+def masks_among(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks in the state of a network, by the names that their buffers have there."""
+    return {name: mask for name, mask in tensors.items() if name.endswith(MASK) and name.removesuffix(MASK) in tensors}

@@ -31,6 +31,7 @@ from research.runs.status import recorded, status_of
 if TYPE_CHECKING:
     from research.data.choice import Loader
     from research.hooks import Hook
+    from research.layers.substitute import Report
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -40,14 +41,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 class Run:
-    """A run on disk and, while it trains, its live state. Hooks may read everything here.
+    """A run on disk and, while it trains, its live state. Hooks may read everything here, and write what
+    :class:`research.hooks.base.Hook` says.
 
     Random numbers: there is no generator whose state could be lost. Every draw comes from a stream named by what it
     is for, seeded from the run's seed, so a resumed run draws what the uninterrupted one would have drawn.
     """
 
     # live state, set by train.fit
-    model: nn.Module  # the network itself; hooks may change or replace it in setup
+    model: nn.Module  # the network itself; hooks may change or replace it in build
+    substitution: Report | None  # which layers were put in place of others
     network: nn.Module  # what the loop calls: the model, compiled and wrapped as configured
     optimizer: torch.optim.Optimizer
     criterion: Any  # (logits, targets) -> mean loss; hooks may replace it in setup

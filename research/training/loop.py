@@ -49,6 +49,8 @@ def fit(run: Run) -> Run:
             run.log("val", **result)
             for hook in run.hooks.values():
                 hook.epoch_end(run)
+            if run.epoch + 1 == run.epochs:
+                tell_what_was_left_undone(run)
             keep_best(run, result["top1"])
             run.epoch, run.batch = run.epoch + 1, 0
             meter.new_epoch()
@@ -58,10 +60,12 @@ def fit(run: Run) -> Run:
 
 @contextmanager
 def closing(run: Run) -> Iterator[None]:
-    """Close the loaders that ``run`` has when training ends, however it does."""
+    """Close the loaders and the methods that ``run`` has when training ends, however it does."""
     try:
         yield
     finally:
+        for hook in getattr(run, "hooks", {}).values():
+            hook.close()
         for name in ("train_loader", "val_loader"):
             if loader := getattr(run, name, None):
                 loader.close()
@@ -127,6 +131,14 @@ def evaluate_epoch(run: Run, meter: Meter) -> dict[str, float]:
     result = evaluate(run, run.model, between)
     run.evaluation_seconds = result["seconds"]
     return result
+
+
+def tell_what_was_left_undone(run: Run) -> None:
+    """Note which methods have not done what they were asked for."""
+    for name, hook in run.hooks.items():
+        if undone := hook.undone(run):
+            reason = hook.never(run)
+            run.note(f"{name}: {undone}{f' ({reason})' if reason and reason not in undone else ''}")
 
 
 def set_learning_rate(run: Run) -> float:

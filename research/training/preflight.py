@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from research.config import Config
@@ -9,9 +11,12 @@ from research.data.choice import check as check_data
 from research.data.loader import DataInfo
 from research.errors import UsageError
 from research.hooks import HOOKS
+from research.hooks.base import refusals
 from research.layers.substitute import parse_spec, planned
+from research.layers.sync_norm import synchronise
 from research.models import check_model, create_model
 from research.models.dry_run import WithoutInitialValues
+from research.runs.network import Outline
 from research.training.sources import check_sources
 
 
@@ -39,8 +44,28 @@ def preflight(config: Config) -> DataInfo:
     check_sources(config)
     if problems := check_model(config.model, config.model_args, info.shape):
         raise UsageError("\n".join(problems))
-    if config.substitute:
+    if config.hooks or config.sync_bn:
+        check_methods(config, Outline.of(config, info.classes, info.shape, info.train))
+    elif config.substitute:
         with WithoutInitialValues():
             model = create_model(config.model, info.classes, info.shape, **config.model_args)
         planned(model, parse_spec(config.substitute), info.shape)
     return info
+
+
+def check_methods(config: Config, outline: Outline) -> None:
+    """Refuse methods, and parameters of them, that can do nothing to this network; warn of those that will not.
+
+    Raises:
+        UsageError: one line for each.
+    """
+    if config.sync_bn:
+        synchronise(outline.model)
+    problems = []
+    for name, hook in outline.hooks.items():
+        hook.check_network(outline)
+        problems += refusals(name, hook, hook.idle_in(outline))
+        if reason := hook.never(outline):
+            warnings.warn(f"{name} will do nothing in this run: {reason}", stacklevel=2)
+    if problems:
+        raise UsageError("\n".join(problems))

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from research.config import Config
 from research.data.choice import make_loaders
+from research.layers.sync_norm import synchronise
 from research.runs.network import build_network, pick_device
 from research.runs.run import Run
 from research.training.sources import load_sources
@@ -29,7 +30,7 @@ def prepare(run: Run) -> None:
     run.model.to(run.device)  # with what the hooks put in
 
     if run.world > 1 and config.sync_bn:
-        run.model = nn.SyncBatchNorm.convert_sync_batchnorm(run.model)
+        synchronise(run.model)
     if config.channels_last:
         run.model.to(memory_format=torch.channels_last)
     run.optimizer = make_optimizer(run)
@@ -54,7 +55,7 @@ def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
 
 
 def make_optimizer(run: Run) -> torch.optim.Optimizer:
-    """SGD or AdamW; parameters of equal weight decay are one group."""
+    """SGD or AdamW, fused on a GPU; parameters of equal weight decay are one group."""
     config = run.config
     by_decay: dict[float, list[nn.Parameter]] = {}
     for parameter, decay in weight_decays(run.model, config).items():
@@ -63,7 +64,21 @@ def make_optimizer(run: Run) -> torch.optim.Optimizer:
     common = {"lr": config.lr, "fused": run.device.type == "cuda"}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **common)
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **common)
+    sgd = torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **common)
+    if common["fused"] and config.momentum:
+        begin_momentum(sgd)
+    return sgd
+
+
+def begin_momentum(sgd: torch.optim.SGD) -> None:
+    """Give every parameter a momentum of 0, from which the first step makes its gradient, as without one.
+
+    A fused step that is skipped because a gradient overflowed would otherwise leave the momentum that it has just made
+    as it found it in memory: any numbers.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def weight_decays(model: nn.Module, config: Config) -> dict[nn.Parameter, float]:

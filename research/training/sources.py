@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +66,19 @@ def load_source(key: str, source: Source, run: Run) -> SourceNetwork | Mapping[s
     """What ``source`` stands for, see :class:`research.hooks.base.Source`; ``key`` is how a user names it."""
     stored = find_source(key, source, run.config)
     if source.wants == "initial weights":
-        info = run.train_loader.info
-        unmasked = replace(stored.config, hooks={})
-        return network_of(unmasked, info.classes, info.shape, run.device).state_dict()
+        return _initial_weights(stored, run)
     return _network(key, source, stored, run) if source.wants == "network" else stored.tensors
+
+
+def _initial_weights(stored: Stored, run: Run) -> Mapping[str, Tensor]:
+    """What the network of a stored run began with, before masks: copied from another run, or drawn again."""
+    for name, given in stored.config.hooks.items():
+        for parameter, source in HOOKS[name](**given).sources(stored.config).items():
+            if source.wants in ("initial weights", "weights"):
+                origin = find_source(f"{name}.{parameter} of {stored.path}", source, stored.config)
+                return origin.tensors if source.wants == "weights" else _initial_weights(origin, run)
+    info = run.train_loader.info
+    return network_of(stored.config, info.classes, info.shape, run.device, without="masks").state_dict()
 
 
 def _network(key: str, source: Source, stored: Stored | None, run: Run) -> SourceNetwork:

@@ -209,7 +209,7 @@ def test_tied_weights_count_as_the_values_they_share():
     dense = count(model, (1, 28, 28))
     for name, layer in sparse_layers(model).items():
         units = layer.weight.numel()
-        tie(layer, balanced_index(units, bank_size(units, 0.98), torch.Generator().manual_seed(len(name))))
+        tie(layer.owner, balanced_index(units, bank_size(units, 0.98), torch.Generator().manual_seed(len(name))))
     tied = count(model, (1, 28, 28))
     assert (tied.params, tied.mult_adds) == (6144, dense.mult_adds)
     assert tied.params == tied.numel

@@ -121,7 +121,7 @@ def test_gradients_that_overflow_outside_the_mask_are_zero_there(granularity):
     conv = nn.Conv2d(4, 4, 3)
     attach_mask(conv, torch.rand((4, 4, 3, 3)[:granularity]) < 0.5)
     (tensor,) = masked_weights(conv)
-    active = tensor._broadcast.expand_as(conv.weight)
+    active = tensor.broadcast.expand_as(conv.weight)
     gradient = torch.where(active, 1.0, torch.tensor([torch.inf, torch.nan, -torch.inf]))
     tensor.restrict(gradient)
     assert torch.equal(gradient, active.float())

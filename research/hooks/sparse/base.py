@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -9,15 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from research.errors import UsageError
-from research.hooks.base import Hook, Source
+from research.hooks.base import Hook, Reasons, Source
 from research.hooks.sparse.criteria import grow_random
 from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
 from research.hooks.sparse.events import Event, event_due
-from research.layers.masked import MASK, Masked, active_weights, attach_mask, mask_shape, masked_weights, sparse_layers
+from research.layers.masked import (
+    MASK,
+    Choice,
+    Masked,
+    Site,
+    active_weights,
+    attach_mask,
+    choose,
+    is_shortcut,
+    mask_shape,
+    masked_weights,
+    masks_among,
+)
 from research.parameters.piecewise import Piecewise
-from research.parameters.signatures import Range
+from research.parameters.signatures import Range, parameters_of
 
 if TYPE_CHECKING:
     from research.config import Config
@@ -32,6 +46,9 @@ class MaskHook(Hook):
 
     Weights are exactly 0 outside the masks from the start on, and so are their gradients, before they are averaged over
     ranks or clipped; hence the optimizer's state and every update are. Masks are part of the model's state.
+
+    Under amp=fp16 a step whose gradients overflow updates nothing. An event that goes by gradients is then put off to
+    the next step that does; all others go by weights and momentum, which are as they were, and come as planned.
     """
 
     exclusive = "masks"
@@ -49,11 +66,25 @@ class MaskHook(Hook):
         Literal["reset", "legacy"], "optimizer state of a killed unit: set to 0, or kept as in the published code"
     ] = "reset"
 
+    moves: ClassVar[bool] = True
+    """Whether masks are meant to change in training."""
+
     _slopes: ClassVar[Sequence[Tensor]] = ()  # of l1, at the active weights, in the backward pass that is under way
+
+    def __post_init__(self) -> None:
+        self._moved = 0  # units killed and grown since training began
+        self._late = False  # an event by gradients has been put off
+        self._handles: list[RemovableHandle] = []
+        self.counts: dict[str, int] = {}
 
     # -- for subclasses -----------------------------------------------------------------------------------------
 
-    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
+    @property
+    def dense(self) -> bool:
+        """Whether the method is switched off: nothing is to be 0."""
+        raise NotImplementedError
+
+    def initial_counts(self, sites: Mapping[str, Site]) -> dict[str, int]:
         """Active units of each layer at the start; empty when the method is off and no mask is wanted."""
         raise NotImplementedError
 
@@ -65,8 +96,19 @@ class MaskHook(Hook):
         """Growth at random: (tensor, count) -> inactive units, from the run's own stream for that step."""
         return partial(grow_random, generator=run.generator("grow"))
 
+    def overflowed(self, run: Run) -> bool:
+        """Whether the update of this step will be skipped because a gradient is not finite; for ``grads``.
+
+        Waits for the device, but only under amp=fp16, where nothing else is skipped.
+        """
+        if not run.scaler.is_enabled():
+            return False
+        grads = [p.grad for p in run.model.parameters() if p.grad is not None]
+        return not torch.stack(torch._foreach_norm(grads, math.inf)).isfinite().all()
+
     def changed(self, run: Run, event: Event) -> None:
         """To be called after masks have changed: what the optimizer and the history know of the units."""
+        self._moved += event.pruned_count + event.grown_count
         for tensor, history, killed, grown in zip(
             self.tensors, self.history.values(), event.killed, event.grown, strict=True
         ):
@@ -92,20 +134,55 @@ class MaskHook(Hook):
 
     # -- the contract -------------------------------------------------------------------------------------------
 
+    def idle(self) -> Reasons:
+        if self.dense:
+            kept = ("sparsity", "sparsity_fc", "sparsity_conv")
+            return {p: "nothing is sparse, with sparsity=0" for p in parameters_of(type(self)) if p not in kept}
+        reasons = {} if self.l1 else {"group_lasso": "it says what l1 sums up; give l1"}
+        if self.only:
+            reasons["sparse_downsample"] = "only= says which layers are sparse"
+        if not self.moves:
+            reasons["momentum"] = "no unit is ever killed"
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        if not self.counts:
+            return {}
+        sites = [self.choice.sparse[name] for name in self.counts]
+        reasons = idle_sparsities(self.choice)
+        if all(site.weight.ndim != 4 for site in sites):
+            reasons["granularity"] = "no kernel is sparse here, and elsewhere a unit is one weight"
+            reasons["group_lasso"] = "no kernel is sparse here"
+        if run.config.optimizer == "sgd" and not run.config.momentum:
+            reasons["momentum"] = "the optimizer has none"
+        return reasons
+
+    def undone(self, run: Run) -> str:
+        stood_still = self.moves and self.counts and not self._moved
+        return "its masks have never changed, so they were static" if stood_still else ""
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
     def build(self, run: Run) -> None:
-        layers = sparse_layers(run.model, self.only, self.keep, self.sparse_downsample)
-        for name, count in self.initial_counts(layers).items():
-            shape = mask_shape(layers[name].weight, self.granularity)
-            attach_mask(layers[name], random_mask(shape, count, run.generator("initial mask", name)))
+        self.choice: Choice = choose(run.model, self.only, self.keep, self.sparse_downsample)
+        self.counts = self.initial_counts(self.choice.sparse)
+        for name, count in self.counts.items():
+            site = self.choice.sparse[name]
+            mask = random_mask(mask_shape(site.weight, self.granularity), count, run.generator("initial mask", name))
+            attach_mask(site.owner, mask, site.parameter)
 
     def setup(self, run: Run) -> None:
         self._model = run.model
-        masks = [name for name, _ in run.model.named_buffers() if name.split(".")[-1] == MASK]
+        ignored = getattr(run.model, "_ddp_params_and_buffers_to_ignore", [])
         # equal on all ranks already: DDP would send them with every forward pass
-        run.model._ddp_params_and_buffers_to_ignore = masks
+        run.model._ddp_params_and_buffers_to_ignore = [*ignored, *masks_among(run.model.state_dict())]
         for index, tensor in enumerate(masked_weights(run.model)):
             # after accumulation the gradient is the weight's own, to be masked in place, and DDP has not sent it yet
-            tensor.weight.register_post_accumulate_grad_hook(partial(self._mask_gradient, run, index))
+            handle = tensor.weight.register_post_accumulate_grad_hook(partial(self._mask_gradient, run, index))
+            self._handles.append(handle)  # a circle through C++, in which the run would stay alive
 
     def _mask_gradient(self, run: Run, index: int, weight: Tensor) -> None:
         tensor, slope = self.tensors[index], self._slopes[index] if self._slopes else None
@@ -116,6 +193,8 @@ class MaskHook(Hook):
 
     def epoch_start(self, run: Run) -> None:
         _ = self.history  # starts with the masks that training starts with, so before the first event
+        if run.step == 0 and self.tensors:
+            run.note(self.choice.describe(self.counts))
         for tensor in self.tensors if run.step == 0 else ():
             if len(tensor.active) == 0:
                 run.note(f"no weight of {tensor.name} is active: {tensor.units} units are too few for this sparsity")
@@ -164,10 +243,11 @@ class MaskHook(Hook):
             history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask * LAST)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": dict(self.history)}
+        return {"history": dict(self.history), "moved": self._moved, "late": self._late}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history = dict(state["history"])
+        self._moved, self._late = state.get("moved", 0), state.get("late", False)  # newer than the first checkpoints
 
 
 @dataclass(eq=False)
@@ -184,19 +264,41 @@ class SparseHook(MaskHook):
     copy_init: Annotated[bool, "start from the initial weights of the run copy_mask_from too"] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.distribution != "uniform" and (self.sparsity_fc, self.sparsity_conv) != (None, None):
             raise UsageError(f"distribution={self.distribution}: leave out sparsity_fc and sparsity_conv")
         if self.copy_init and not self.copy_mask_from:
             raise UsageError("copy_init=true: needs copy_mask_from=RUN")
 
-    def initial_counts(self, layers: dict[str, nn.Module]) -> dict[str, int]:
-        units = {name: _units(module, self.granularity) for name, module in layers.items()}
+    @property
+    def dense(self) -> bool:
+        return not (self.copy_mask_from or self.sparsity or self.sparsity_fc or self.sparsity_conv)
+
+    def idle(self) -> Reasons:
+        reasons = dict(super().idle())
+        if self.copy_mask_from:  # sparsities only say what is expected of it, see setup
+            reasons["distribution"] = "the masks of copy_mask_from say how sparse each layer is"
+        elif None not in (self.sparsity_fc, self.sparsity_conv):
+            reasons["sparsity"] = "sparsity_fc and sparsity_conv say it of every layer"
+        return reasons
+
+    def initial_stream(self) -> str:
+        """Masks copied without their initial weights are to be tried with other ones, whatever the two seeds are."""
+        return "initial weights under copied masks" if self.copy_mask_from and not self.copy_init else ""
+
+    def initial_counts(self, sites: Mapping[str, Site]) -> dict[str, int]:
+        units = {name: units_of(site, self.granularity) for name, site in sites.items()}
         if self.copy_mask_from:
             return units  # the masks come in setup; weights that are evaluated bring their own
         if self.distribution == "uniform":
-            given = sparsity_of_layers(layers, self.sparsity, self.sparsity_fc, self.sparsity_conv)
+            given = sparsity_of_layers(sites, self.sparsity, self.sparsity_fc, self.sparsity_conv)
             return {n: uniform_count(units[n], s) for n, s in given.items()} if any(given.values()) else {}
-        shapes = [module.weight.shape for module in layers.values()]
+        shapes = [site.weight.shape for site in sites.values()]
+        if flat := [name for name, site in sites.items() if site.weight.ndim < 2]:
+            raise UsageError(
+                f"distribution={self.distribution}: goes by the sides of matrices and kernels, and {flat[0]} is a bank "
+                "of values without any; give distribution=uniform"
+            )
         densities = erk_density(shapes, self.sparsity, kernel=self.distribution == "erk")
         return {n: count_of(d, units[n]) for n, d in zip(units, densities, strict=True)} if self.sparsity else {}
 
@@ -213,6 +315,15 @@ class SparseHook(MaskHook):
             copy_masks(run.model, run.sources[self]["copy_mask_from"], self.copy_mask_from)
         super().setup(run)
 
+    def epoch_start(self, run: Run) -> None:
+        super().epoch_start(run)
+        if run.step == 0 and self.copy_mask_from:
+            active, units = sum(len(t.active) for t in self.tensors), sum(t.units for t in self.tensors)
+            zeros, given = 1 - active / units, (self.sparsity, self.sparsity_fc, self.sparsity_conv)
+            as_given = any(abs(sparsity - zeros) < 0.005 for sparsity in given if sparsity)
+            told = "" if as_given else f"; sparsity={self.sparsity:g} has no effect"
+            run.note(f"under the masks of {self.copy_mask_from} {zeros:.4f} of the units are 0{told}")
+
 
 @dataclass(eq=False)
 class RewiringHook(SparseHook):
@@ -227,6 +338,17 @@ class RewiringHook(SparseHook):
         if wrong or not self.period:
             raise UsageError(f"period={self.period!r}: expected whole numbers of steps >= 1, such as '0:100 25:200'")
 
+    def never(self, run: Run) -> str:
+        if not self.counts:
+            return ""
+        for epoch in range(min(self.stop_epoch, run.epochs)):
+            first, last = max(1, epoch * run.steps_per_epoch), (epoch + 1) * run.steps_per_epoch - 1
+            period = int(self.period.at(epoch))
+            if last // period * period >= first:
+                return ""
+        steps = f"the {run.epochs * run.steps_per_epoch} steps of the run"
+        return f"with period={self.period} and stop_epoch={self.stop_epoch} no event falls into {steps}"
+
     def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         """Change the masks; what was done, and further values for its row of metrics."""
         raise NotImplementedError
@@ -240,11 +362,23 @@ class RewiringHook(SparseHook):
 
 
 def sparsity_of_layers(
-    layers: dict[str, nn.Module], sparsity: float, fc: float | None, conv: float | None
+    sites: Mapping[str, Site], sparsity: float, fc: float | None, conv: float | None
 ) -> dict[str, float]:
     """The sparsity of each layer by name: that of its kind where there is one."""
-    own = {name: fc if isinstance(module, nn.Linear) else conv for name, module in layers.items()}
+    own = {name: fc if site.linear else conv for name, site in sites.items()}
     return {name: sparsity if s is None else s for name, s in own.items()}
+
+
+def idle_sparsities(choice: Choice) -> dict[str, str]:
+    """Why parameters that single out a kind of layer have no effect on a network."""
+    reasons = {}
+    if all(site.linear for site in choice.sparse.values()):
+        reasons["sparsity_conv"] = "no convolution can be sparse here"
+    if not any(site.linear for site in choice.sparse.values()):
+        reasons["sparsity_fc"] = "no matrix of a linear layer can be sparse here"
+    if not any(is_shortcut(name) for name in choice.sparse):
+        reasons["sparse_downsample"] = "the network has no convolutions of shortcuts"
+    return reasons
 
 
 def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
@@ -279,16 +413,15 @@ def copy_masks(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     Raises:
         UsageError: no such masks, or of another granularity.
     """
-    for name, module in model.named_modules():
-        if not hasattr(module, MASK):
-            continue
-        # the root module has no name, so its tensors have no dot before theirs
-        mask, own = tensors.get(f"{name}.{MASK}".lstrip(".")), getattr(module, MASK)
-        if mask is None or mask.shape != own.shape:
-            there = "none" if mask is None else tuple(mask.shape)
-            raise UsageError(f"copy_mask_from={origin}: mask of {name}: expected {tuple(own.shape)}, found {there}")
-        own.copy_(mask)
-        Masked(module.weight, own).apply()
+    for tensor in masked_weights(model):
+        mask = tensors.get(tensor.name + MASK)
+        if mask is None or mask.shape != tensor.mask.shape:
+            there, layer = "none" if mask is None else tuple(mask.shape), tensor.name.removesuffix(".weight")
+            raise UsageError(
+                f"copy_mask_from={origin}: mask of {layer}: expected {tuple(tensor.mask.shape)}, found {there}"
+            )
+        tensor.mask.copy_(mask)
+        tensor.apply()
 
 
 @torch.no_grad()
@@ -305,5 +438,6 @@ def copy_parameters(model: nn.Module, tensors: Mapping[str, Tensor], origin: str
         parameter.copy_(tensors[name])
 
 
-def _units(module: nn.Module, granularity: int) -> int:
-    return torch.Size(mask_shape(module.weight, granularity)).numel()
+def units_of(site: Site, granularity: int) -> int:
+    """Units of a mask on it."""
+    return torch.Size(mask_shape(site.weight, granularity)).numel()

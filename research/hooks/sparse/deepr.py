@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from research.errors import UsageError
+from research.hooks.base import Reasons
 from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.criteria import drop_sign_flips
 from research.hooks.sparse.events import Event
@@ -80,6 +81,17 @@ class DeepR(SparseHook):
         if not self.temperature:
             raise UsageError("temperature='': expected epoch:value pairs, such as '0:1e-5 25:1e-8'")
         self._pruned = 0  # in this epoch
+
+    def idle(self) -> Reasons:
+        reasons = dict(super().idle())
+        if not self.eta:
+            reasons["temperature"] = "there is no noise, with eta=0"
+        if not any(value for _, value in self.temperature.pairs):
+            reasons["eta"] = "there is no noise, with temperature=0"
+        return reasons
+
+    def never(self, run: Run) -> str:
+        return "stop_epoch=0 ends it before the first step" if self.counts and not self.stop_epoch else ""
 
     def active_in(self, epoch: int) -> bool:
         return bool(self.tensors) and epoch < self.stop_epoch

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from research.errors import UsageError
+from research.hooks.base import Reasons
 from research.hooks.sparse.base import RewiringHook
 from research.hooks.sparse.criteria import drop_magnitude_threshold, drop_smallest, drop_smallest_of_all
 from research.hooks.sparse.events import Event, set_count
@@ -160,9 +161,15 @@ def allocate_legacy(
 
 
 def big_new_weights(tensor: Masked, count: int, generator: torch.Generator) -> Tensor:
-    """Weights for ``count`` new units: normal, of variance 2 / (out kh kw) in kernels and 1 / fan_in in matrices."""
-    out, fan_in, *kernel = tensor.weight.shape
-    std = math.sqrt(2 / (out * math.prod(kernel)) if kernel else 1 / fan_in)
+    """Weights for ``count`` new units: normal, of variance 2 / (out kh kw) in kernels and 1 / fan_in in matrices.
+
+    In what stands for a layer otherwise (banks, cores of decompositions) the variance is that of its active weights.
+    """
+    if tensor.weight.ndim in (2, 4):
+        out, fan_in, *kernel = tensor.weight.shape
+        std = math.sqrt(2 / (out * math.prod(kernel)) if kernel else 1 / fan_in)
+    else:
+        std = float(tensor.values().square().mean().sqrt()) if len(tensor.active) else 0.0
     drawn = torch.randn(count, *tensor.weight.shape[tensor.mask.ndim :], generator=generator)
     return (std * drawn).to(tensor.weight)
 
@@ -196,6 +203,28 @@ class Dsr(RewiringHook):
         super().__post_init__()
         if self.weighted and self.rounding == "legacy":
             raise UsageError("weighted=true: the legacy rounding counts units; give rounding=exact")
+
+    def idle(self) -> Reasons:
+        reasons = dict(super().idle())
+        if self.prune != "threshold":
+            reasons |= dict.fromkeys(("threshold", "tolerance"), f"prune={self.prune} has no threshold")
+        if self.prune != "fraction":
+            reasons["fraction"] = f"it belongs to prune=fraction; this is {self.prune}"
+        else:
+            reasons["k"] = "prune=fraction says how many units die"
+        if not self.reallocate:
+            reasons["rounding"] = "each layer regrows what it lost, with reallocate=false"
+        if self.granularity == 4:
+            reasons["weighted"] = "every unit is one weight, with granularity=4"
+        elif not self.reallocate and self.prune != "threshold":
+            reasons["weighted"] = "nothing is counted over layers"
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        reasons = dict(super().idle_in(run))
+        if "granularity" in reasons:
+            reasons["weighted"] = reasons["granularity"]
+        return reasons
 
     def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         killed = self.killed()

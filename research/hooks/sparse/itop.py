@@ -70,20 +70,33 @@ class Itop(SparseHook):
 
     def due(self, run: Run, updates: int) -> bool:
         """Whether an event follows the given number of updates; none follows the last one, which nothing could use."""
-        return bool(self.tensors) and updates % self.period == 0 and updates < run.epochs * run.steps_per_epoch
+        due = self._late or updates % self.period == 0
+        return bool(self.tensors) and due and updates < run.epochs * run.steps_per_epoch
+
+    def never(self, run: Run) -> str:
+        steps = run.epochs * run.steps_per_epoch
+        if not self.counts or self.period < steps:
+            return ""
+        return f"the run has {steps} steps, and its events come after every {self.period} but not the last"
 
     def wants_dense_gradient(self, run: Run) -> bool:
         return self.growth == "gradient" and self.due(run, run.step + 1)
 
     def grads(self, run: Run) -> None:
-        if self.wants_dense_gradient(run):
-            self._grads = [tensor.weight.grad for tensor in self.tensors]
-            for tensor, grad in zip(self.tensors, self._grads, strict=True):
-                tensor.weight.grad = tensor.masked(grad)
+        if not self.wants_dense_gradient(run):
+            return
+        grads = [tensor.weight.grad for tensor in self.tensors]
+        for tensor, grad in zip(self.tensors, grads, strict=True):
+            tensor.weight.grad = tensor.masked(grad)
+        self._late = self.overflowed(run)
+        if self._late:
+            run.note(f"itop: gradients overflow in step {run.step}; its event comes after the next one")
+        else:
+            self._grads = grads
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)
-        if not self.due(run, run.step):
+        if self._late or not self.due(run, run.step):
             return
         rate = annealed_rate(run.step, run.epochs * run.steps_per_epoch, self.rate, self.final_rate)
         grads, self._grads = self._grads, None

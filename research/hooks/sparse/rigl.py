@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from research.hooks.base import Reasons
 from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.events import Event, Growth, momentum_of, refill
@@ -94,7 +95,28 @@ class Rigl(SparseHook):
 
     def due(self, run: Run, step: int) -> bool:
         """Whether 0-based step ``step`` has an event."""
-        return bool(self.tensors) and step > 0 and step % self.period == 0 and step <= self.last_step(run)
+        due = self._late or step % self.period == 0
+        return bool(self.tensors) and step > 0 and due and step <= self.last_step(run)
+
+    def idle(self) -> Reasons:
+        reasons = dict(super().idle())
+        if self.anneal != "power":
+            reasons["power"] = f"it belongs to anneal=power; this is {self.anneal}"
+        if self.growth == "random":
+            reasons["grown_momentum"] = "growth=random looks at no gradient"
+        return reasons
+
+    def idle_in(self, run: Run) -> Reasons:
+        reasons = dict(super().idle_in(run))
+        if "momentum" in reasons:
+            reasons["grown_momentum"] = reasons["momentum"]
+        return reasons
+
+    def never(self, run: Run) -> str:
+        last = min(self.last_step(run), run.epochs * run.steps_per_epoch - 1)
+        if not self.counts or self.period <= last:
+            return ""
+        return f"with period={self.period} and end={self.end:g} its first event comes after its last step, {int(last)}"
 
     def last_step(self, run: Run) -> float:
         return self.end * run.epochs * run.steps_per_epoch if self.end <= 1 else self.end
@@ -106,6 +128,11 @@ class Rigl(SparseHook):
         if not self.wants_dense_gradient(run):
             return
         grads = [tensor.weight.grad for tensor in self.tensors]
+        self._late = self.overflowed(run)
+        if self._late:
+            run.note(f"rigl: gradients overflow in step {run.step}; its event comes in the next one")
+            super().grads(run)
+            return
         event = self.rewire(run, run.step, grads)
         for tensor, grown, grad in zip(self.tensors, event.grown, grads, strict=True):
             momentum = momentum_of(run.optimizer, tensor.weight)

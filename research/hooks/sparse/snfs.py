@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from research.errors import UsageError
@@ -135,6 +136,13 @@ class Snfs(SparseHook):
             self._balance = Balance(sum(len(tensor.active) for tensor in self.tensors))
         return self._balance
 
+    def never(self, run: Run) -> str:
+        steps = run.epochs * run.steps_per_epoch
+        if not self.counts or (self.period or run.steps_per_epoch) < steps:
+            return ""
+        every = f"{self.period} steps" if self.period else "epoch"
+        return f"an event comes after every {every} but not after the last step, {steps}"
+
     def wants_dense_gradient(self, run: Run) -> bool:
         return True
 
@@ -149,6 +157,13 @@ class Snfs(SparseHook):
             return
         rate = annealed_rate(run.step, total, self.rate, self.final_rate)
         momenta = [momentum_of(run.optimizer, tensor.weight) for tensor in self.tensors]
+        momenta = [
+            torch.zeros_like(tensor.weight) if momentum is None else momentum
+            for tensor, momentum in zip(self.tensors, momenta, strict=True)
+        ]
+        if not any(momentum.any() for momentum in momenta):
+            run.note(f"snfs: no momentum yet after step {run.step}, whose update was skipped; its event is left out")
+            return
         balance = self.balance
         event = snfs_step(self.tensors, momenta, rate, balance.adjustment, self.redistribution)
         balance.update(sum(len(tensor.active) for tensor in self.tensors))

@@ -124,6 +124,7 @@ class Corners(Substitute):
     """2 x 2 with twice the dilation in place of 3 x 3: its four corners; the log's Conv2x2."""
 
     log_names = {"Conv2x2": "conv2x2"}
+    free = ("weight",)
 
     def __init__(self, geometry: Geometry, /, *, init: Init = "variance"):
         super().__init__(geometry)

@@ -33,7 +33,7 @@ class Decomposed(SeparableSubstitute):
         shapes = self.shapes(self.sides, **arguments)
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
-        self.compressed = tuple(shapes)
+        self.compressed = self.free = tuple(shapes)
         self.initialise(init)
 
     @classmethod

@@ -58,7 +58,7 @@ class Hashed(Substitute):
     """The whole k x k kernel hashed into a fraction of its weights; a bias comes with it, asked for or not."""
 
     log_names = {"HashedDecimate": "hashed:0.1", r"Hashed_([\d.e-]+)": "hashed:{0}"}
-    compressed = ("hashed.weight",)
+    compressed = free = ("hashed.weight",)
     settings = (1e-6, 1)
 
     def __init__(
@@ -112,6 +112,7 @@ class SepHashed(SeparableSubstitute):
 
     log_names = {"SepHashedDecimate": "sephashed:0.1,of=dense", r"SepHashed_([\d.e-]+)": "sephashed:{0}"}
     compressed = ("hashed.weight", "bias")
+    free = ("hashed.weight",)
     settings = (1e-6, 1)
 
     def __init__(
@@ -174,6 +175,7 @@ class FullySepHashed(Substitute):
     """
 
     compressed = ("spatial.weight", "spatial_bias", "hashed.weight", "bias")
+    free = ("hashed.weight",)  # the depthwise kernel stays whole, as any
     settings = (1e-6, 1)
 
     def __init__(

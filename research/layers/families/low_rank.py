@@ -71,7 +71,7 @@ class Tied(SeparableSubstitute):
     """y = W^T W x with W (r, out) and r = rank x out: the log's LR. Inputs are repeated out / in times."""
 
     log_names = {r"LR_([\d.e-]+)": "lr:{0}"}
-    compressed = ("weight",)
+    compressed = free = ("weight",)
     settings = (1e-6, 1)
 
     def __init__(self, geometry: Geometry, /, *, rank: RANK = 0.25, init: Init = "variance"):
