@@ -32,7 +32,7 @@ def show_hooks(options: argparse.Namespace) -> None:
 
     for name in options.names or HOOKS:
         if name not in HOOKS:
-            raise UsageError(f"unknown hook {name!r}{nearest(name, HOOKS)}")
+            raise UsageError(f"unknown hook {name!r}{nearest(name, HOOKS, listed_by='research hooks')}")
         print(f"{name}: {first_line(HOOKS[name])}")
         print_parameters(f"  {name}.", parameters_of(HOOKS[name]).values())
 
@@ -64,7 +64,7 @@ def show_substitutes(options: argparse.Namespace) -> None:
 
     for name in options.names or LAYERS:
         if name not in LAYERS:
-            raise UsageError(f"unknown family {name!r}{nearest(name, LAYERS)}")
+            raise UsageError(f"unknown family {name!r}{nearest(name, LAYERS, listed_by='research substitutes')}")
         print(f"{name}: {first_line(LAYERS[name])}")
         print_parameters("  ", parameters_of(LAYERS[name]).values())
         for log_name, spec in log_names().items():

@@ -7,11 +7,15 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from research.errors import UsageError, nearest
 from research.parameters.signatures import check_arguments, parameters_of
+from research.parameters.yaml_1_2 import plain
+
+MOST_BYTES = 240  # of a file's name, 255, less what is put before and behind: ".NAME.log", "NAME-failed"
 
 
 def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -23,7 +27,7 @@ def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]]
     complete, problems = {}, []
     for name, given in hooks.items():
         if name not in HOOKS:
-            problems.append(f"unknown hook {name!r}{nearest(name, HOOKS)}")
+            problems.append(f"unknown hook {name!r}{nearest(name, HOOKS, listed_by='research hooks')}")
             continue
         complete[name], own_problems = check_arguments(f"{name}.", HOOKS[name], given)
         if not own_problems:
@@ -54,13 +58,30 @@ def problems_without_effect(hooks: Mapping[str, Mapping], stored: Mapping[str, M
     return problems
 
 
-def problems_of_model_and_data(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the names and arguments of the network and the data set."""
-    from research.data.datasets import check_dataset  # torch takes seconds
-    from research.models import check_model
+def check_model_and_data(values: dict[str, Any], wrong: Collection[str]) -> list[str]:
+    """What is wrong with the names and arguments of the network and the data set, but for fields known to be ``wrong``.
 
-    dataset = check_dataset(values["dataset"], values["data_args"])
-    return dataset + check_model(values["model"], values["model_args"])
+    Arguments become what they are used as, so that ``false`` and ``0`` for a switch are one run.
+    """
+    from research.data.datasets import arguments, check_dataset  # torch takes seconds
+    from research.models import check_model, model_arguments
+
+    problems = []
+    if not {"dataset", "data_args"} & set(wrong):
+        problems += check_dataset(values["dataset"], values["data_args"])
+    if not {"model", "model_args"} & set(wrong):
+        problems += check_model(values["model"], values["model_args"])
+    if not problems and not wrong:
+        values["model_args"] = as_used(values["model_args"], model_arguments(values["model"], values["model_args"]))
+        values["data_args"] = as_used(values["data_args"], arguments(values["dataset"], values["data_args"])[0])
+    return problems
+
+
+def as_used(given: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with truth values, and numbers that were written as text, as they are ``used``; no defaults added."""
+    told = plain(dict(given))
+    changed = {k: used[k] for k, v in told.items() if isinstance(used[k], bool) or isinstance(v, str)}
+    return told | {k: v for k, v in changed.items() if isinstance(v, (bool, int, float))}
 
 
 def check_substitute(text: Any) -> tuple[Any, list[str]]:
@@ -100,9 +121,16 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"milestones={list(v['milestones'])}: must increase")
     if v["nodes"] > 1 and ":" not in v["rendezvous"]:
         problems.append(f"nodes={v['nodes']}: needs rendezvous=host:port, the same on every node")
-    if "/" in v["name"] or v["name"].startswith("."):
-        problems.append(f"name={v['name']!r}: must be a plain folder name")
-    return problems
+    return problems + problems_of_name(v["name"])
+
+
+def problems_of_name(name: str) -> list[str]:
+    """What keeps ``name`` from being a folder beside whose files others lie that are named after it."""
+    if "/" in name or name.startswith(".") or not name.isprintable():
+        return [f"name={name!r}: must be a plain folder name"]
+    if (size := len(os.fsencode(name))) > MOST_BYTES:
+        return [f"name={name[:40] + '…'!r}: {size} bytes; a folder's name may have {MOST_BYTES}"]
+    return []
 
 
 def without_defaults(hook: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,14 +12,15 @@ from typing import Annotated, Any, Literal
 
 from research.config.checks import (
     check_hooks,
+    check_model_and_data,
     check_substitute,
     contradictions,
-    problems_of_model_and_data,
     problems_without_effect,
     without_defaults,
 )
-from research.config.merging import merge
-from research.errors import UsageError
+from research.config.effects import ELSEWHERE, without_effect
+from research.config.merging import Merged, merge
+from research.errors import UsageError, tell
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Parameter, Range, check_arguments, parameters_of
 
@@ -27,10 +29,11 @@ NOT_IDENTITY = frozenset(
     "name recipe runs data_root download device processes nodes rendezvous workers threads restarts "
     "log_interval checkpoint_minutes hang_minutes start_over".split()
 )
-STORED = frozenset("hooks model_args data_args nodes restarts log_interval".split())
-"""Fields that a Config has where it is stored; nobody types them all."""
+CHECKED = "RESEARCH_CHECKED"
+"""Set for processes whose parameters the one that started them has checked, and told all there is to tell of them."""
 Positive = Range(above=0)
 NotNegative = Range(least=0)
+Share = Annotated[float, Range(least=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Config:
     lr: Annotated[float, Positive, "peak learning rate"] = 0.1
     momentum: Annotated[float, Range(least=0, below=1), "SGD momentum"] = 0.9
     nesterov: Annotated[bool, "Nesterov momentum"] = False
-    betas: Annotated[tuple[float, float], "AdamW moment decay"] = (0.9, 0.999)
+    betas: Annotated[tuple[Share, Share], "AdamW moment decay"] = (0.9, 0.999)
     eps: Annotated[float, Positive, "AdamW denominator term"] = 1e-8
     weight_decay: Annotated[float, NotNegative, "decay of the weights"] = 5e-4
     decay_norm_and_bias: Annotated[bool, "decay biases and normalisation parameters too"] = True
@@ -109,23 +112,36 @@ class Config:
     def load(cls, *sources: Mapping[str, Any]) -> Config:
         """Merge ``sources`` (later ones win) over the recipe over the defaults, and check the result.
 
-        Keys may be nested (``{"hooks": {"gram": {"k": 8}}}``), dotted (``gram.k``) or aliases (``c_type``).
+        Keys may be nested (``{"hooks": {"gram": {"k": 8}}}``), dotted (``gram.k``) or aliases (``c_type``). The last
+        source is what a user says now: what it contradicts itself about, and what cannot act, is refused. What cannot
+        act of earlier sources and of the recipe, which speak for many runs, is told in a :class:`research.errors.Note`.
 
         Raises:
             UsageError: with one line for every problem found, not only the first.
         """
-        given, problems = merge(sources, names=[f.name for f in fields(cls)])
-        values, own_problems = check_arguments("", cls, given)
-        values["hooks"], hook_problems = check_hooks(values["hooks"])
-        values["substitute"], substitute_problems = check_substitute(values["substitute"])
-        problems += own_problems + hook_problems + problems_of_model_and_data(values) + substitute_problems
-        problems += [] if own_problems else contradictions(values)
-        # a run that was stored stays readable, whatever is refused since
-        stored = next((source["hooks"] for source in sources if STORED <= source.keys()), {})
-        problems += [] if problems else problems_without_effect(values["hooks"], stored)
+        merged = merge(sources, names=[f.name for f in fields(cls)])
+        values, problems = _checked(cls, merged)
+        if not problems and CHECKED not in os.environ:
+            problems, notes = _of_no_effect(values, merged)
+            problems += problems_without_effect(values["hooks"], merged.stored_hooks)
+            for note in () if problems else notes:
+                tell(note)
+        if problems:
+            raise UsageError("\n".join(dict.fromkeys(map(merged.in_typed_words, problems))))
+        return cls(**values)
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Config:
+        """The Config of a run that exists, ``values`` as :meth:`to_dict` gave them: nothing of it is typed now.
+
+        Raises:
+            UsageError: with one line for every problem found.
+        """
+        merged = merge([values], names=[f.name for f in fields(cls)])
+        checked, problems = _checked(cls, merged)
         if problems:
             raise UsageError("\n".join(dict.fromkeys(problems)))
-        return cls(**values)
+        return cls(**checked)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON types; ``Config.load(config.to_dict()) == config``."""
@@ -161,3 +177,37 @@ class Config:
     def parameters() -> dict[str, Parameter]:
         """Every field with its type, limits, default and meaning."""
         return parameters_of(Config)
+
+
+def _checked(owner: type[Config], merged: Merged) -> tuple[dict[str, Any], list[str]]:
+    """The value of every field, and a line for each problem of any kind."""
+    values, problems = check_arguments("", owner, merged.given)
+    wrong = {problem.partition("=")[0] for problem in problems}
+    if "hooks" not in wrong:
+        values["hooks"], found = check_hooks(values["hooks"])
+        problems += found
+    if "substitute" not in wrong:
+        values["substitute"], found = check_substitute(values["substitute"])
+        problems += found
+    found = check_model_and_data(values, wrong)
+    problems = merged.problems + problems + found
+    return values, problems if wrong else problems + contradictions(values)
+
+
+def _of_no_effect(values: Mapping[str, Any], merged: Merged) -> tuple[list[str], list[str]]:
+    """A line for each typed word that cannot act; and what to tell of values that come from elsewhere."""
+    plain, problems, notes = Config().to_dict(), [], list(merged.notes)
+    for name, reason in without_effect(values).items():
+        line = f"{name}={_said(values[name])}: has no effect: {reason}"
+        changed = json.loads(json.dumps(values[name])) != plain[name]
+        origin, before = merged.below.get(name, ("", plain[name]))
+        if name in merged.typed and name not in ELSEWHERE:
+            if changed or json.loads(json.dumps(before)) == plain[name]:  # else it takes back what lies below
+                problems.append(line)
+        elif changed and origin != "stored":
+            notes.append(f"{line} (from the recipe)" if origin == "recipe" else line)
+    return problems, notes
+
+
+def _said(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (bool, tuple)) else f"{value!r}"

@@ -42,7 +42,7 @@ class Group:
     @property
     def config(self) -> Config:
         """The Config of its first run."""
-        return Config.load(read_json(RunPaths(self.runs["dir"].iloc[0]).config, {}))
+        return Config.stored(read_json(RunPaths(self.runs["dir"].iloc[0]).config, {}))
 
     def by_seed(self, result: str) -> pd.Series:
         """``result`` of every seed; a seed that was run twice counts once, by its mean."""

@@ -5,20 +5,19 @@ Everything is read from the runs' folders: ``config.json``, ``env.json``, the me
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from research.config import Config
 from research.config.config import NOT_IDENTITY
 from research.files import read_json
 from research.frames import word
 from research.frames.groups import Group
+from research.parameters import yaml_1_2
 from research.runs.paths import RunPaths
 from research.runs.status import recorded
 
@@ -34,7 +33,7 @@ def _typed(value: Any) -> str:
     """``value`` such that it is read back from a command line as it was."""
     if value == "":
         return "true"  # a hook with its defaults
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+    return yaml_1_2.typed(value)
 
 
 def command_of(groups: Sequence[Group]) -> str:

@@ -114,6 +114,11 @@ def check_model(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...]
     return [f"model={name!r}: cannot take inputs of shape {tuple(input_shape)}: {reason}"]
 
 
+def model_arguments(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The own arguments of the network ``name``, complete and as its constructor gets them."""
+    return _resolve(name, args)[1]
+
+
 def _resolve(name: str, args: Mapping[str, Any]) -> tuple[Callable[..., nn.Module], dict[str, Any], list[str]]:
     """The constructor, its own arguments with defaults, and one line for each problem."""
     library, _, inner = name.partition(":")
@@ -122,7 +127,7 @@ def _resolve(name: str, args: Mapping[str, Any]) -> tuple[Callable[..., nn.Modul
             return LIBRARIES[library](inner), dict(args), []
         construct = MODELS.get(ALIASES.get(name, name)) or wrn(name)
         if construct is None:
-            raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
+            raise UsageError(f"unknown model {name!r}{nearest(name, MODELS, listed_by='research models')}")
     except UsageError as error:
         return nn.Identity, {}, [str(error)]
     return construct, *check_arguments("model_args.", construct, args)

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from research.errors import UsageError, nearest
+from research.parameters.yaml_1_2 import parse
 
 OPERATIONS = (
     "max_pool_3x3",
@@ -78,8 +77,8 @@ def genotype_of(given: str | Mapping[str, Any]) -> Genotype:
     plan = GENOTYPES.get(given, given) if isinstance(given, str) else given
     if isinstance(plan, str):
         try:
-            plan = yaml.safe_load(plan)
-        except yaml.YAMLError:
+            plan = parse(plan)
+        except UsageError:
             plan = None
     if not isinstance(plan, Mapping):
         raise UsageError(f"genotype={given!r}: not a mapping or a known name{nearest(given, GENOTYPES)}")

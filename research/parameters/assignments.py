@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from research.errors import UsageError
+from research.parameters import yaml_1_2
 
 
 def parse_assignments(words: Iterable[str]) -> dict[str, Any]:
-    """``["model=resnet18", "gram.k=8"]`` as a dict; values are read as YAML, the last of equal keys wins."""
-    found = {}
+    """``["model=resnet18", "gram.k=8"]`` as a dict; values are read as YAML 1.2, and as text where they are not.
+
+    Raises:
+        UsageError: a word is no assignment, a mapping in it has a key twice, or two words contradict each other.
+    """
+    found: dict[str, Any] = {}
+    problems = []
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, text = word.partition("=")
+        key = key.strip()
         if not equals or not key:
-            raise UsageError(f"{word!r}: expected key=value, such as {key or 'epochs'}=…")
+            problems.append(f"{word!r}: expected key=value, such as {key or 'epochs'}=…")
+            continue
         try:
-            sexagesimal = re.fullmatch(r"[\d.]+:[\d.:e+-]+", value)  # YAML 1.1 reads 5:1 as 301
-            found[key.strip()] = yaml.safe_load(value) if value and not sexagesimal else value
-        except yaml.YAMLError:
-            found[key.strip()] = value
+            value = yaml_1_2.parse(text) if text else text
+        except UsageError as error:
+            if "given twice" in str(error):
+                problems.append(f"{word}: {str(error).partition(': ')[2]}")
+                continue
+            value = text
+        if key in found and str(found[key]) != str(value):
+            problems.append(f"{key}={found[key]} and {key}={value}: they contradict each other; give one")
+        found[key] = value
+    if problems:
+        raise UsageError("\n".join(problems))
     return found

@@ -21,7 +21,10 @@ class Piecewise(str):
     def __new__(cls, given: Any = "") -> Piecewise:
         if isinstance(given, Mapping):
             given = " ".join(f"{epoch}:{value}" for epoch, value in given.items())
-        piecewise = super().__new__(cls, given)
+        text = str(given)
+        if isinstance(given, float) and "." in text:
+            text = repr(given)  # one text for 0.1 and 0.10, as runs have it in their identity
+        piecewise = super().__new__(cls, text)
         words = piecewise.replace(",", " ").split()
         pairs = [word.split(":") if len(words) > 1 or ":" in word else ["0", word] for word in words]
         try:
@@ -29,6 +32,8 @@ class Piecewise(str):
         except ValueError:
             raise UsageError("expected epoch:value pairs, such as '0:0.1 60:0.02', or one number") from None
         epochs = [epoch for epoch, _ in piecewise.pairs]
+        if not all(map(math.isfinite, epochs)):
+            raise UsageError("epochs must be numbers")
         if epochs[:1] not in ([], [0]) or epochs != sorted(set(epochs)):
             raise UsageError("epochs must start at 0 and rise")
         if not all(math.isfinite(value) and value >= 0 for _, value in piecewise.pairs):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from research.errors import UsageError, closest, nearest
 from research.parameters.piecewise import Piecewise
+from research.parameters.yaml_1_2 import plain
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def check_arguments(where: str, owner: Callable, given: Mapping[str, Any]) -> tu
     values = {name: p.default for name, p in known.items() if not p.required}
     for name, value in given.items():
         if name not in known:
-            problems.append(f"unknown parameter {where + name!r}{nearest(name, known)}")
+            problems.append(f"unknown parameter {where + name!r}{nearest(name, known, where)}")
             continue
         values[name], problem = convert(value, known[name].annotation)
         if problem:
@@ -96,7 +97,7 @@ def check_arguments(where: str, owner: Callable, given: Mapping[str, Any]) -> tu
 def convert(value: Any, annotation: Any) -> tuple[Any, str | None]:
     """``value`` as ``annotation`` says, and what is wrong with it (``None`` if nothing).
 
-    Text is read as a number where a number is expected: YAML takes ``1e-4`` for a string, and ``off`` for ``False``.
+    Text is read as a number where a number is expected, and a number as the text it was written as where text is.
     """
     for kind in _alternatives(annotation):
         try:
@@ -117,11 +118,11 @@ def _as(value: Any, kind: Any) -> tuple[Any, bool]:
     origin = get_origin(kind)
     if origin is Literal:
         value = "off" if value is False and "off" in get_args(kind) else value
-        return value, value in get_args(kind)
+        return plain(value), isinstance(value, Hashable) and value in get_args(kind)
     if origin in (tuple, list):
         return _as_sequence(value, kind)
     if kind is Any:
-        return value, True
+        return plain(value), True
     if Mapping in (kind, origin) or dict in (kind, origin):
         return value, isinstance(value, Mapping)
     if kind is type(None):

@@ -136,7 +136,7 @@ class Run:
             raise UsageError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(given, dict):
             raise UsageError(f"{path} does not hold the parameters of a run")
-        return cls(directory, Config.load(given))
+        return cls(directory, Config.stored(given))
 
     def refuse_another(self) -> None:
         """Raise UsageError when the directory holds anything but this run; reads only."""

@@ -42,7 +42,7 @@ def network_cost(config: Config) -> NetworkCost:
 
 @lru_cache(maxsize=64)
 def _network_cost(stored: str) -> NetworkCost:
-    config = Config.load(json.loads(stored))
+    config = Config.stored(json.loads(stored))
     classes, shape = classes_and_shape(config.dataset, config.data_args)
     model = network_of(config, classes, shape, torch.device("cpu"))
     decays = sorted(set(weight_decays(model, config).values()), reverse=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from research.errors import UsageError, nearest
+from research.parameters.yaml_1_2 import parse
 
 
 def recipe_names() -> list[str]:
@@ -24,7 +23,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no such recipe.
     """
-    return yaml.safe_load(_text(name))
+    return parse(_text(name))
 
 
 def describe() -> dict[str, str]:
@@ -34,5 +33,5 @@ def describe() -> dict[str, str]:
 
 def _text(name: str) -> str:
     if name not in (names := recipe_names()):
-        raise UsageError(f"unknown recipe {name!r}{nearest(name, names)}")
+        raise UsageError(f"unknown recipe {name!r}{nearest(name, names, listed_by='research recipes')}")
     return (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")

@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from research.config.seed_commands import gram, nn_mass, power_grad, sparse
+from research.config.seed_commands.command import Command
+from research.errors import UsageError
 
 
 def gpus(count: Any) -> dict[str, Any]:
-    """``gpus=N``: N processes, one a GPU; ``gpus=0`` is one process on the CPU."""
-    return {"device": "cpu", "processes": 1} if count == 0 else {"device": "cuda", "processes": count}
+    """``gpus=N``: N processes, one a GPU."""
+    if not isinstance(count, bool) and count in (0, "0"):
+        raise UsageError("gpus=0: must be >= 1; give device=cpu for the CPU")
+    return {"device": "cuda", "processes": count}
 
 
 ALIASES: dict[str, str | Callable[[Any], dict[str, Any]]] = {"gpus": gpus, **gram.ALIASES, **power_grad.ALIASES}
@@ -26,7 +30,11 @@ def meaning(alias: str, value: Any) -> dict[str, Any]:
     return {target: value} if isinstance(target, str) else target(value)
 
 
-def translated(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``given`` with a seed's whole command, if it is one, in the names of this program."""
+def translated(given: Mapping[str, Any]) -> Command | None:
+    """What ``given`` means as a whole command of a seed's program; ``None`` when it is none.
+
+    Raises:
+        UsageError: it is one, and contradicts itself or means nothing here.
+    """
     seed = next((seed for seed in (sparse, nn_mass) if seed.speaks(given)), None)
-    return seed.translate(given) if seed else given
+    return seed.translate(given) if seed else None

@@ -7,11 +7,11 @@ run here is refused, with what to give instead. ``train_mlp.py`` and ``ldi.py`` 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from research.config.seed_commands.command import Command, said_twice
 from research.errors import UsageError, nearest
 
 CIFAR = ("dense_depth", "regular_dense")
@@ -76,11 +76,10 @@ REFUSED = {
 INERT = frozenset("num_seg make_dataset width_factor decreasing_lr result_file".split())
 """Flags without an effect in these programs: the first two are for generated data, the others are never read."""
 HARMLESS = {"data_backend": "pytorch", "start_epoch": 0, "resume": "", "weight": "", "iter_times": 1}
-SHARED = frozenset(
-    "dataset schedule step gamma warmup augment compat frozen_bn start_epoch resume evaluate weight rank".split()
-)
-OWN = (IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | INERT | {"arch"}) - SHARED
-"""Flags that say by themselves that a command is one of these programs."""
+OWN = frozenset("arch lr_decay wm num_cells cell_depth tc tc1 tc2 tc3 tc4".split())
+"""Flags that say by themselves that a command is one of these programs: nothing else has words like them."""
+TELLING = REFUSED.keys() - {"start_epoch", "resume", "evaluate", "weight", "rank"}
+"""Flags that are refused, but so does their refusal, with what to give instead."""
 WARMUP = {"warmup_epochs": 5, "warmup_lr": 0.0, "warmup_first": True}  # from 0, and then the curve
 AUGMENT = {
     "none": {"crop": "none", "flip": False},
@@ -91,31 +90,25 @@ AUGMENT = {
 
 def speaks(given: Mapping[str, Any]) -> bool:
     """Whether ``given`` is a command of one of the seed's programs, which call a network ``arch``."""
-    return not {"model", "recipe"} & given.keys() and any(_name(key) in OWN for key in given)
+    if {"model", "recipe"} & given.keys():
+        return False
+    return any(_name(key) in OWN or (_name(key) in TELLING and _refused(key, given[key])) for key in given)
 
 
-def translate(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that the flags ``given`` stand for; keys that are no flags of these programs stay as they are.
+def translate(given: Mapping[str, Any]) -> Command:
+    """What the flags among ``given`` stand for; keys that are no flags of these programs are left alone.
 
     Raises:
         UsageError: one line for every flag without a meaning here, and every contradiction.
     """
     known = SAME.keys() | IMAGENET_FLAGS | CIFAR_FLAGS | REFUSED.keys() | INERT | {"arch", "checkpoint"}
-    flags, rest = {}, {}
-    for key, value in given.items():
-        name = _name(key)
-        own = name in known and not (name == "schedule" and value in ("cosine", "linear", "step", "constant", "table"))
-        if own:
-            flags[name] = value
-        else:
-            rest[key] = value
-    problems = [
-        f"{name}={value}: {REFUSED[name]}"
-        for name, value in flags.items()
-        if name in REFUSED and value is not False and value != HARMLESS.get(name, False)
+    typed = {key: _name(key) for key in given if _name(key) in known and not _is_ours(_name(key), given[key])}
+    flags = {name: given[key] for key, name in typed.items()}
+    problems = [f"{name}={value}: {REFUSED[name]}" for name, value in flags.items() if _refused(name, value)]
+    problems += said_twice(typed, given)
+    notes = [
+        f"{name}={flags[name]}: has no effect on CIFAR and ImageNet networks" for name in sorted(INERT & flags.keys())
     ]
-    for name in sorted(INERT & flags.keys()):
-        warnings.warn(f"{name}={flags[name]}: has no effect on CIFAR and ImageNet networks", stacklevel=2)
     arch = flags.get("arch")
     if isinstance(arch, str) and arch == "mobilenetv2":
         arch = "mobilenet_v2"
@@ -128,14 +121,24 @@ def translate(given: Mapping[str, Any]) -> dict[str, Any]:
     elif cifar:
         told = _cifar(arch or "dense_depth", flags, problems)
     else:
-        told = _imagenet(arch or "mobilenet_v2", flags, problems)
+        told = _imagenet(arch or "mobilenet_v2", flags, problems, notes)
     if problems:
         raise UsageError("\n".join(problems))
     told |= {name: flags[flag] for flag, name in SAME.items() if flag in flags}
     if flags.get("checkpoint"):
         folder = PurePath(str(flags["checkpoint"]))
         told |= {"runs": str(folder.parent), "name": folder.name}
-    return told | rest
+    return Command("train_cifar.py" if cifar else "imagenet.py", told, typed.keys(), notes)
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    """Whether a word that is also a flag there has a meaning of this program."""
+    return name == "schedule" and value in ("cosine", "linear", "step", "constant", "table")
+
+
+def _refused(key: str, value: Any) -> bool:
+    name = _name(key)
+    return name in REFUSED and value is not False and value != HARMLESS.get(name, False)
 
 
 def _name(key: str) -> str:
@@ -144,18 +147,25 @@ def _name(key: str) -> str:
     return SHORT.get(plain, plain)
 
 
-def _imagenet(arch: str, flags: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _imagenet(arch: str, flags: Mapping[str, Any], problems: list[str], notes: list[str]) -> dict[str, Any]:
     """``imagenet.py``: 90 epochs, step decay every 30, unless told otherwise."""
     problems += [f"{name}: is a flag of train_cifar.py" for name in sorted(CIFAR_FLAGS & flags.keys() - {"dataset"})]
     told: dict[str, Any] = {"recipe": "resnet-imagenet-90", "model": arch}
     if "dataset" in flags:
         told["dataset"] = flags["dataset"]
     told |= _schedule(flags, problems)
+    kind = flags.get("lr_decay", "step")
+    needs = {"step": ("step",), "schedule": ("schedule",), "gamma": ("step", "schedule")}
+    notes += [
+        f"{name}={flags[name]}: has no effect with lr_decay={kind}"
+        for name, kinds in needs.items()
+        if name in flags and kind not in kinds
+    ]
     told |= WARMUP if flags.get("warmup") else {}
     if (width := flags.get("width_mult", 1)) != 1:
         if arch != "mobilenet_v2":
             remedy = f"model_args.width={width} is thinner"
-            warnings.warn(f"width_mult={width}: {arch} ignores it, as in that program; {remedy}", stacklevel=2)
+            notes.append(f"width_mult={width}: {arch} ignores it, as in that program; {remedy}")
         else:
             told["model_args"] = {"width_mult": width}
     if isinstance(size := flags.get("input_size", 224), int):

@@ -7,13 +7,13 @@ may be written with dashes or underscores. What a flag leaves open has the value
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from research.config.seed_commands.command import Command, said_twice
 from research.errors import UsageError, nearest
+from research.parameters.yaml_1_2 import plain, read
 
 
 class Schedule(NamedTuple):
@@ -114,8 +114,8 @@ COMMON = frozenset(
     "model epochs batch_size lr momentum nesterov weight_decay name workers data print_freq start_epoch resume "
     "prune tied".split()
 )
-OWN = (DEFAULTS.keys() | set(SWITCHES)) - COMMON
-"""Flags that no other command line has: any of them says that a command is one of that program."""
+OWN = (DEFAULTS.keys() | set(SWITCHES)) - COMMON - {"layers", "copy_mask_from", "big_new_weights"}
+"""Flags that nothing else has a word like: any of them says that a command is one of that program."""
 
 
 def speaks(given: Mapping[str, Any]) -> bool:
@@ -123,19 +123,25 @@ def speaks(given: Mapping[str, Any]) -> bool:
     return any(_plain(key) in OWN for key in given) or given.get("model") in ("cifar10_WideResNet", "imagenet_resnet50")
 
 
-def translate(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that the flags ``given`` stand for; keys that are no flags of that program stay as they are.
+def translate(given: Mapping[str, Any]) -> Command:
+    """What the flags among ``given`` stand for; keys that are no flags of that program are left alone.
 
     Raises:
         UsageError: one line for every contradiction, unknown model, or schedule file that cannot be read.
     """
-    flags, rest = _split(given)
-    if problems := _contradictions(flags):
+    typed = _flags(given)
+    flags = {name: given[key] for key, name in typed.items()}
+    own_schedule = given.get("schedule", "table") != "table"
+    if problems := [*said_twice(typed, given), *_contradictions(flags, own_schedule)]:
         raise UsageError("\n".join(problems))
     f = DEFAULTS | dict.fromkeys(SWITCHES, False) | flags
     model = MODELS[f["model"]]
     schedule = _schedule(f["schedule_file"] or model.schedule)
-    told = {"recipe": model.recipe, **_network(f, model), "schedule": "table", "lr_table": schedule.lr}
+    told = {"recipe": model.recipe, **_network(f, model)}
+    if not own_schedule:
+        told |= {"schedule": "table", "lr_table": schedule.lr}
+    elif f["lr"] is not None:
+        told["lr"] = f["lr"]
     told |= {name: f[flag] for flag, name in SAME.items() if f[flag] is not None}
     told |= _data(f) | {"hooks": _method(f, schedule)}
     if f["prune"]:
@@ -147,27 +153,58 @@ def translate(given: Mapping[str, Any]) -> dict[str, Any]:
     if f["job_idx"] is not None:
         target = f"_target_{f['prune_target_sparsity_fc']:g},{f['prune_target_sparsity_conv']:g}" if f["prune"] else ""
         told["name"] = f"{f['model']}_{f['job_idx']}{target}"
-    return told | rest
+    if f["name"] is not None:
+        told["name"] = f["name"]
+    notes = [f"{name}={flags[name]}: has no effect: {reason}" for name, reason in _without_effect(flags, f)]
+    return Command("main.py (sparse training)", told, typed.keys(), notes)
 
 
-def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flags of that program under their long names, and everything else."""
-    flags, rest = {}, {}
-    for key, value in given.items():
-        name = SHORT.get(_plain(key), _plain(key))
-        if name in DEFAULTS or name in SWITCHES:
-            flags[name] = value
-        else:
-            rest[key] = value
-    return flags, rest
+def _flags(given: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of ``given`` that are flags of that program, with their long names."""
+    long_names = {key: SHORT.get(_plain(key), _plain(key)) for key in given}
+    return {key: name for key, name in long_names.items() if name in DEFAULTS or name in SWITCHES}
+
+
+def _without_effect(flags: Mapping[str, Any], f: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Flags that were given, are not off, and mean nothing beside the others, with the reason; ``f`` has all flags."""
+    kernels, wide = f["model"] != "mnist_mlp", f["model"] == "cifar10_WideResNet"
+    masks = not (f["prune"] or f["tied"])
+    method = next((name for name in ("prune", "tied", "DeepR", "rewire") if f[name]), "")
+    needs = {
+        "layers": (wide, "it is of cifar10_WideResNet"),
+        "widen_factor": (kernels, "mnist_mlp has one width"),
+        "no_batch_norm": (not kernels, f"{f['model']} keeps its batch norm"),
+        "no_augment": (kernels, "MNIST is not augmented"),
+        "sparse_resnet_downsample": (kernels, "mnist_mlp has no shortcuts"),
+        "sub_kernel_granularity": (kernels, "mnist_mlp has no kernels"),
+        "initial_sparsity_fc": (not wide and not f["prune"], "what is sparse there is said by another flag"),
+        "initial_sparsity_conv": (kernels and not f["prune"], "what is sparse there is said by another flag"),
+        "rewire_fraction": (f["rewire"], "it is of rewire=true"),
+        "big_new_weights": (f["rewire"], "it is of rewire=true"),
+        "stop_rewire_epoch": (method in ("rewire", "DeepR"), "nothing is rewired"),
+        "L1_loss_coeff": (masks, f"{method} has no such term"),
+        "conv_group_lasso": (masks and f["L1_loss_coeff"], "it needs L1_loss_coeff"),
+        "epochs": (not f["prune"], "prune trains as long as its plan is"),
+        "prune_target_sparsity_fc": (f["prune"] and not wide, "it is of prune=true, for fully connected layers"),
+        "prune_target_sparsity_conv": (f["prune"] and kernels, "it is of prune=true, for convolutions"),
+    } | dict.fromkeys(
+        ("start_pruning_after_epoch", "prune_epoch_frequency", "prune_iterations", "post_prune_epochs"),
+        (f["prune"], "it is of prune=true"),
+    )
+    for name, (acts, reason) in needs.items():
+        if flags.get(name) and not acts:
+            yield name, reason
 
 
 def _plain(key: str) -> str:
     return key.lstrip("-").replace("-", "_")
 
 
-def _contradictions(flags: Mapping[str, Any]) -> list[str]:
-    """What that program leaves unsaid: which flag would win, or that one would be without effect."""
+def _contradictions(flags: Mapping[str, Any], own_rates: bool) -> list[str]:
+    """What that program leaves unsaid: which flag would win, or that one would be without effect.
+
+    ``own_rates`` says that learning rates are given as this program has them.
+    """
     on = {name for name in SWITCHES if flags.get(name)}
     found = []
     if flags.get("model", "mnist_mlp") not in MODELS:
@@ -194,6 +231,10 @@ def _contradictions(flags: Mapping[str, Any]) -> list[str]:
         found.append("resume: a run continues by itself when its command is given again; leave it out")
     if flags.get("start_epoch"):
         found.append("start_epoch: a run continues by itself when its command is given again; leave it out")
+    if flags.get("lr") is not None and not own_rates:
+        found.append(f"lr={flags['lr']}: the schedule has the learning rates; give schedule_file, or schedule=cosine")
+    if "DeepR" in on and flags.get("model", "mnist_mlp") != "mnist_mlp" and flags.get("sub_kernel_granularity") != 4:
+        found.append("DeepR: its signs are of single weights; give sub_kernel_granularity=4 (of convolutions it is 2)")
     if "copy_mask_from" in flags and methods:
         found.append(f"copy_mask_from: is for masks that stay as they are; leave out {methods[0]}")
     return found
@@ -207,10 +248,10 @@ def _schedule(name: str) -> Schedule:
             return SCHEDULES[path.stem]
         raise UsageError(f"schedule_file={name}: no such file{nearest(path.stem, SCHEDULES)}")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = plain(read(path))
         lists = (content[key] for key in ("lr_schedule", "rewire_period_schedule", "DeepR_temperature_schedule"))
         tables = [" ".join(f"{epoch}:{value}" for pair in table for epoch, value in pair.items()) for table in lists]
-    except (yaml.YAMLError, OSError, KeyError, TypeError, AttributeError) as error:
+    except (UsageError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"schedule_file={name}: expected lists lr_schedule, rewire_period_schedule and DeepR_temperature_schedule "
             f"of {{epoch: value}} ({str(error).partition(chr(10))[0]})"

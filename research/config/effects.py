@@ -1,0 +1,71 @@
+"""Which parameters cannot act beside the others: who gives one of them expects something that will not happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
+    """Every parameter that changes nothing beside the other ``values``, with the reason; each alone is right."""
+    found: dict[str, str] = {}
+    for rule in (_optimizer, _schedule, _decay, _table, _warmup, _places):
+        for name, reason in rule(values):
+            found.setdefault(name, reason)
+    return found
+
+
+def _optimizer(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    other, names = ("adamw", ("betas", "eps")) if v["optimizer"] == "sgd" else ("sgd", ("momentum", "nesterov"))
+    for name in names:
+        yield name, f"it belongs to optimizer={other}; this is {v['optimizer']}"
+    if v["weight_decay"] == 0:
+        yield "decay_norm_and_bias", "nothing is decayed, with weight_decay=0"
+
+
+def _schedule(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if v["schedule"] not in ("cosine", "linear"):
+        yield "min_lr", f"it is the floor of schedule=cosine and linear; {v['schedule']} has none"
+        yield "cooldown_epochs", f"schedule=cosine and linear end at min_lr, where it goes on; {v['schedule']} does not"
+        if v["schedule_by"] == "epoch" and not v["warmup_epochs"] and _moves_at_epochs(v):
+            yield "schedule_by", f"schedule={v['schedule']} moves between epochs only, without warm-up"
+
+
+def _moves_at_epochs(v: Mapping[str, Any]) -> bool:
+    return v["schedule"] != "table" or all(float(epoch).is_integer() for epoch, _ in v["lr_table"].pairs)
+
+
+def _decay(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if v["schedule"] != "step":
+        for name in ("decay_epochs", "decay_rate", "milestones"):
+            yield name, f"it belongs to schedule=step; this is {v['schedule']}"
+    elif v["milestones"]:
+        yield "decay_epochs", "milestones say when the learning rate decays"
+        if min(v["milestones"]) >= v["epochs"]:
+            yield "milestones", f"the run ends before, after epochs={v['epochs']}"
+
+
+def _table(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if v["schedule"] == "table" and not v["warmup_epochs"]:
+        yield "lr", "lr_table has the learning rates"
+
+
+def _warmup(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if not v["warmup_epochs"]:
+        yield "warmup_lr", "there is no warm-up; give warmup_epochs"
+        yield "warmup_first", "there is no warm-up; give warmup_epochs"
+    elif v["schedule"] not in ("cosine", "linear"):
+        yield "warmup_first", f"only schedule=cosine and linear begin after the warm-up; this is {v['schedule']}"
+
+
+def _places(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if v["nodes"] == 1:
+        yield "rendezvous", "there is one node; give nodes"
+    if v["processes"] * v["nodes"] == 1:
+        yield "sync_bn", "there is one process, whose batch statistics are already those of the whole batch"
+    if v["device"] == "cpu":
+        yield "deterministic", "on the CPU every kernel repeats bit for bit"
+
+
+ELSEWHERE = frozenset({"sync_bn", "deterministic"})
+"""Told, not refused: a run may go on elsewhere, where another device or number of processes lets them act."""
