@@ -1,5 +1,6 @@
 # make demo   train twice on real digits, draw, and write a log entry (under 3 minutes on two cores)
 # make test   the tests
+# make faults   1,000 injected faults, and what came of them (under an hour on two cores)
 # make lab    JupyterLab on this machine only, with its token
 # Each sets up what it needs first; the second call starts at once. In the conda environment "research" that is used.
 
@@ -12,7 +13,7 @@ INSTALLED := .venv/installed
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test slow lab install lint docs pins
+.PHONY: demo test slow faults lab install lint docs pins
 
 # One GPU trains on one process; several, or none, on two
 PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
@@ -36,6 +37,9 @@ test: $(INSTALLED)
 
 slow: $(INSTALLED)
 	python -m pytest -m slow
+
+faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 python -m pytest -m faults tests/faults
 
 lint: $(INSTALLED)
 	ruff check .

@@ -118,6 +118,7 @@ def resume(run: Run) -> Meter:
             print(f"{run.name}: continuing at epoch {run.epoch}, step {run.step}", flush=True)
     for note in notes:
         run.note(note)
+    run.record_environment()
     return meter
 
 

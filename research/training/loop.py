@@ -42,7 +42,8 @@ def fit(run: Run) -> Run:
                 run.pulse.beat(run.step, EPOCH_START)
                 for hook in run.hooks.values():
                     hook.epoch_start(run)
-            train_epoch(run, meter)
+            if run.batch < run.steps_per_epoch:  # else it was stopped between the last step and the evaluation
+                train_epoch(run, meter)
             result = evaluate_epoch(run, meter)
             run.pulse.beat(run.step, EPOCH_END)
             run.log("train_epoch", **meter.epoch_means())

@@ -36,7 +36,6 @@ def prepare(run: Run) -> None:
     run.optimizer = make_optimizer(run)
     run.scaler = torch.amp.GradScaler(run.device.type, enabled=config.amp == "fp16")
     run.network = wrap(run)
-    run.record_environment()
 
 
 def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
