@@ -29,7 +29,7 @@ def closest(name: object, known: Iterable[object], where: str = "") -> str:
 
 
 def nearest(name: object, known: Iterable[object], where: str = "", listed_by: str = "") -> str:
-    """End of an error line: the closest choice; when none is close, the command that lists them, else a dozen."""
+    """End of an error line: as :func:`closest`; when none is close, the command that lists many, else a dozen."""
     known = list(map(str, known))
     if told := closest(name, known, where):
         return told

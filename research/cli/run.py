@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from research.cli.commands import ASSIGNMENTS, Commands
+from research.errors import UsageError
 
 
 def add_to(commands: Commands) -> None:
@@ -23,9 +24,13 @@ def run_notebook(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    from research.config import Config
+    from research.config.config import Config, restated
     from research.launcher.launch import launch
     from research.parameters.assignments import parse_assignments
 
-    config = Config.load(parse_assignments(options.assignments))
-    print(launch(config).dir)
+    given = parse_assignments(options.assignments)
+    config = Config.load(given)
+    try:
+        print(launch(config).dir)
+    except UsageError as error:
+        raise UsageError(restated(str(error), given)) from error

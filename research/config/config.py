@@ -179,6 +179,12 @@ class Config:
         return parameters_of(Config)
 
 
+def restated(message: str, given: Mapping[str, Any]) -> str:
+    """``message`` in the words of ``given`` for the parameters that those stand for: ``gpus=8``, not the device."""
+    merged = merge([given], names=Config.parameters())
+    return "\n".join(map(merged.in_typed_words, message.splitlines()))
+
+
 def _checked(owner: type[Config], merged: Merged) -> tuple[dict[str, Any], list[str]]:
     """The value of every field, and a line for each problem of any kind."""
     values, problems = check_arguments("", owner, merged.given)
@@ -204,7 +210,7 @@ def _of_no_effect(values: Mapping[str, Any], merged: Merged) -> tuple[list[str],
         if name in merged.typed and name not in ELSEWHERE:
             if changed or json.loads(json.dumps(before)) == plain[name]:  # else it takes back what lies below
                 problems.append(line)
-        elif changed and origin != "stored":
+        elif changed and origin != "stored" and not (origin == "recipe" and merged.command):
             notes.append(f"{line} (from the recipe)" if origin == "recipe" else line)
     return problems, notes
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from research.config.seed_commands import ALIASES, meaning, translated
-from research.errors import UsageError, closest, nearest
+from research.errors import UsageError, nearest
 from research.parameters.signatures import parameters_of
 
 NESTED = ("hooks", "model_args", "data_args")
@@ -44,6 +44,7 @@ class Merged:
     below: dict[str, tuple[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    command: str = ""  # the seed's program whose whole command it is
 
     @property
     def stored_hooks(self) -> dict[str, dict[str, Any]]:
@@ -60,7 +61,8 @@ class Merged:
         path = re.match(r"([\w.]+)=", problem)
         word = self.typed.get(path[1]) if path else None
         told, colon, rest = problem.partition(": ")
-        return f"{word}{colon}{rest}" if word and word.key != word.path and colon else problem
+        alone = colon and " and " not in told
+        return f"{word}{colon}{rest}" if word and word.key != word.path and alone else problem
 
 
 def merge(sources: Iterable[Mapping[str, Any]], names: Collection[str]) -> Merged:
@@ -139,6 +141,7 @@ def _command(
     if found is None:
         return {}, sources
     told = " ".join(f"{name}={found.parameters[name]}" for name in ("model", "recipe"))
+    merged.command = found.program
     merged.notes += [f"read as a command of {found.program}: {told}", *found.notes]
     return found.parameters, [
         source if was else {key: value for key, value in source.items() if key not in found.flags}
@@ -233,25 +236,23 @@ class _Merger:
             given.setdefault("hooks", {}).setdefault(head, {})
 
     def suggestion(self, key: str) -> str:
-        """The closest of all names; else the argument of a method or network that is called so."""
-        from research.hooks import HOOKS  # torch takes seconds
+        """The arguments of network, data or methods that are called so; else the closest of all names."""
+        from research.data.augment import Augment  # torch takes seconds
+        from research.data.synthetic import Segments
+        from research.hooks import HOOKS
         from research.models import MODELS
 
-        known = [*self.names, *HOOKS, *ALIASES]
-        if close := closest(key.partition(".")[0], known):
-            return close
-        longer = [f"{name}.{key}" for name, hook in HOOKS.items() if key in parameters_of(hook)]
-        if any(key in parameters_of(construct) for construct in MODELS.values()):
-            longer.insert(0, f"model_args.{key}")
+        owners = {"model_args": MODELS.values(), "data_args": (Augment, Segments)} | {k: [v] for k, v in HOOKS.items()}
+        longer = [f"{name}.{key}" for name, own in owners.items() if any(key in parameters_of(each) for each in own)]
         if longer:
             return f"; did you mean {' or '.join(map(repr, longer[:3]))}?"
-        return nearest(key, known, listed_by="research parameters")
+        return nearest(key.partition(".")[0], [*self.names, *HOOKS, *ALIASES], listed_by="research parameters")
 
 
 def _contradicted(word: Word, said: Mapping[str, Word]) -> list[Word]:
     """Those of ``said`` that cannot be meant beside ``word``."""
     same = said.get(word.path)
-    if same and repr(same.means) != repr(word.means):
+    if same and (same.means != word.means or isinstance(same.means, bool) != isinstance(word.means, bool)):
         return [same]
     if word.means is False:
         return [other for path, other in said.items() if path.startswith(f"{word.path}.")][:1]

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from research.config import Config
+from research.config.config import restated
 from research.errors import Failure, UsageError, nearest
 from research.files import write_new
+from research.parameters import yaml_1_2
 from research.parameters.signatures import convert
 from research.runs.paths import RunPaths
 
@@ -75,8 +77,8 @@ def find(notebook: str | Path) -> Path:
     """The file of a notebook: a path, or a name under ``notebooks`` of this folder or of the project."""
     folders = [Path("notebooks"), Path(__file__).parents[2] / "notebooks"]
     for path in (Path(notebook), *(folder / notebook for folder in folders)):
-        for candidate in (path, path.with_name(f"{path.name}.ipynb")):
-            if candidate.suffix == ".ipynb" and candidate.is_file():
+        for candidate in (path, path.with_name(f"{path.name}.ipynb")) if path.name else ():
+            if candidate.suffix == ".ipynb" and os.path.isfile(candidate):
                 return candidate.resolve()
     known = {
         p.relative_to(folder).with_suffix("").as_posix() for folder in folders for p in folder.rglob("[!.]*.ipynb")
@@ -139,11 +141,15 @@ def _check(name: str, declared: Mapping[str, Any], asked: Mapping[str, Any]) -> 
     if problems:
         raise UsageError("\n".join(problems))
     if SETTINGS not in declared:
-        return given, None
-    given[SETTINGS] = {**declared[SETTINGS], **given.get(SETTINGS, {}), **rest}
+        return {key: _passed(key, value, None) for key, value in given.items()}, None
     fields = Config.parameters()
+    settings = {**declared[SETTINGS], **given.pop(SETTINGS, {}), **rest}
     chosen = {k: v for k, v in {**declared, **given}.items() if k in fields and v is not None}
-    return given, Config.load(chosen, given[SETTINGS])
+    if doubled := given.keys() & settings.keys():
+        raise UsageError("\n".join(f"{key}: is given twice, once in {SETTINGS}" for key in sorted(doubled)))
+    config = Config.load({**chosen, **settings})
+    given = {key: _passed(key, value, config) for key, value in given.items()}
+    return given | {SETTINGS: {key: _passed(key, value, config) for key, value in settings.items()}}, config
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -155,11 +161,31 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return {str(key): _plain(f"{name}.{key}", item) for key, item in value.items()}
+        return {key: _plain(f"{name}.{key}", item) for key, item in value.items()}
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # NumPy scalars
         return value.item()
     remedy = "give a list" if isinstance(value, (tuple, set)) else "give none, bool, number, text, list or mapping"
-    raise UsageError(f"{name}={value!r}: a {type(value).__name__} cannot be passed to a notebook; {remedy}")
+    kind = type(value).__name__
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    raise UsageError(f"{name}={value!r}: {article} {kind} cannot be passed to a notebook; {remedy}")
+
+
+def _passed(name: str, value: Any, config: Config | None) -> Any:
+    """``value`` as papermill writes it into a notebook, which knows no text of numbers and takes every key for text.
+
+    Raises:
+        UsageError: a mapping has keys that are no text.
+    """
+    if config is not None:
+        head, _, rest = name.partition(".")
+        used = config.hooks.get(head, {}).get(rest) if rest else vars(config).get(name)
+        if isinstance(used, str):
+            return str(used)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise UsageError(f"{name}={dict(value)!r}: a notebook takes text before the values, not {key!r}")
+    return yaml_1_2.plain(value)
 
 
 def _default_output(name: str, given: Mapping[str, Any], config: Config | None) -> Path:
@@ -202,7 +228,7 @@ def _execute(source: Path, output: Path, parameters: Mapping[str, Any], progress
         except papermill.PapermillExecutionError as error:
             kernel.stop_if_interrupted()
             if error.ename == "UsageError":
-                raise UsageError(error.evalue) from None
+                raise UsageError(restated(error.evalue, parameters)) from None
             if error.ename == "KeyboardInterrupt":  # training was told to stop from elsewhere
                 raise KeyboardInterrupt(error.evalue) from None
             lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()

@@ -15,6 +15,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 
+from research.config.config import CHECKED
 from research.processes import SAME_ASK_SECONDS, STOP_SIGNALS, listens
 
 GRACE_SECONDS = 40.0  # more than a launcher gives its workers for a last checkpoint
@@ -25,7 +26,9 @@ class ThisInterpreter(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=command, display_name="Python 3", language="python", env={"RESEARCH_HEADLESS": "1"})
+        return KernelSpec(
+            argv=command, display_name="Python 3", language="python", env={"RESEARCH_HEADLESS": "1", CHECKED: "1"}
+        )
 
 
 class Kernel:

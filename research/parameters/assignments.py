@@ -30,6 +30,8 @@ def parse_assignments(words: Iterable[str]) -> dict[str, Any]:
                 problems.append(f"{word}: {str(error).partition(': ')[2]}")
                 continue
             value = text
+        if isinstance(value, (dict, list)) and text.strip()[0] not in "[{&":
+            value = text  # "timm:" would be a mapping
         if key in found and str(found[key]) != str(value):
             problems.append(f"{key}={found[key]} and {key}={value}: they contradict each other; give one")
         found[key] = value

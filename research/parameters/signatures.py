@@ -85,7 +85,7 @@ def check_arguments(where: str, owner: Callable, given: Mapping[str, Any]) -> tu
     values = {name: p.default for name, p in known.items() if not p.required}
     for name, value in given.items():
         if name not in known:
-            problems.append(f"unknown parameter {where + name!r}{nearest(name, known, where)}")
+            problems.append(f"unknown parameter {where + str(name)!r}{nearest(name, known, where)}")
             continue
         values[name], problem = convert(value, known[name].annotation)
         if problem:
@@ -160,6 +160,9 @@ def _as_sequence(value: Any, kind: Any) -> tuple[Any, bool]:
         return value, False
     each = inner if fixed else inner[:1] * len(value)
     done = [convert(item, annotation) for item, annotation in zip(value, each, strict=True)]
+    limits = [problem for _, problem in done if problem and problem.startswith("must")]
+    if limits:
+        raise UsageError(f"each {limits[0]}")
     return tuple(item for item, _ in done), all(problem is None for _, problem in done)
 
 

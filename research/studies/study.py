@@ -19,15 +19,15 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from research.config import Config
+from research.config.merging import doubled, overlaid
 from research.errors import UsageError
+from research.parameters import yaml_1_2
 from research.parameters.signatures import check_arguments
 from research.runs.status import status_of
 
@@ -72,14 +72,20 @@ class Point:
 
 
 def read_study(path: str | Path) -> Study:
+    """The study in the file ``path``.
+
+    Raises:
+        UsageError: every problem of the file itself; those of its runs are found when it is expanded.
+    """
     try:
-        given = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read study {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"study {path} is not valid YAML: {' '.join(str(error).split())}") from None
+        given = yaml_1_2.read(path)
+    except UsageError as error:
+        raise UsageError(f"study {path}: {error}") from None
     if not isinstance(given, Mapping):
         raise UsageError(f"study {path}: expected a mapping with name, base, grid …")
+    if isinstance(given.get("runs"), Mapping):  # a number names a run as it was written
+        written = {str(key) if isinstance(key, (int, float)) else key: runs for key, runs in given["runs"].items()}
+        given = {**given, "runs": written}
     values, problems = check_arguments("", Study, given)
     if not problems:
         study = Study(**values)
@@ -87,8 +93,12 @@ def read_study(path: str | Path) -> Study:
             problems.append(f"name={study.name!r}: letters, digits and .+-_ make the runs' folders")
         if isinstance(study.runs, Mapping):
             for name, alternative in study.runs.items():
-                if not re.fullmatch(NAME, str(name)) or not isinstance(alternative, Mapping):
+                if not re.fullmatch(NAME, str(name)) or name is None or not isinstance(alternative, Mapping):
                     problems.append(f"runs.{name}={alternative!r}: expected a name for folders, and a mapping")
+        for where, parameters in _maps(study):
+            for key in parameters if isinstance(parameters, Mapping) else ():
+                if not isinstance(key, str):
+                    problems.append(f"{where}: {key!r}: expected the name of a parameter")
         for key, choices in study.grid.items():
             if not isinstance(choices, list) or not choices:
                 problems.append(f"grid.{key}={choices!r}: expected a list of values")
@@ -99,30 +109,44 @@ def read_study(path: str | Path) -> Study:
     return study
 
 
+def _maps(study: Study) -> Iterator[tuple[str, Mapping]]:
+    """Every map of parameters in ``study``, with where it stands."""
+    yield "base", study.base
+    yield "grid", study.grid
+    named = study.runs.items() if isinstance(study.runs, Mapping) else enumerate(study.runs, start=1)
+    yield from ((f"runs.{name}", alternative) for name, alternative in named)
+
+
 def expand(study: Study) -> list[Point]:
-    """Every point of the study, checked.
+    """Every point of the study, checked: what varies over the base, which speaks for all.
 
     Raises:
-        UsageError: every problem of every point; two points that are the same run.
+        UsageError: every problem of every point; two points that are the same run; a parameter that two of
+            alternative, grid and seeds decide.
     """
+    names = Config.parameters()
     problems, points = [], {}
     seeds = [{"seed": seed} for seed in study.seeds] or [{}]
     combinations = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     named = isinstance(study.runs, Mapping)
     alternatives = study.runs.items() if named else [("", alternative) for alternative in study.runs or ({},)]
     for (name, alternative), combination, seed in itertools.product(alternatives, combinations, seeds):
+        if twice := doubled((alternative, combination, seed), names):
+            problems += twice
+            continue
         varied = {**alternative, **combination, **seed}
-        given = {**study.base, **varied}
         words = {**combination, **seed} if named else varied
-        if "name" in given:
-            problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
+        for given in (study.base, varied):
+            if "name" in given:
+                problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
         parts = [study.name, name, *(word(key, value) for key, value in words.items())]
-        given["name"] = "-".join(filter(None, parts))
+        varied_and_named = varied | {"name": "-".join(filter(None, parts))}
         try:
-            point = Point(varied, given, Config.load(given))
+            config = Config.load(study.base, varied_and_named)
         except UsageError as error:
             problems += str(error).splitlines()
             continue
+        point = Point(varied, overlaid(study.base, varied_and_named, names), config)
         if point.dir in points:
             problems.append(f"{point.dir.name}: this run is in the study twice")
         points[point.dir] = point

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from research.config.config import CHECKED, restated
 from research.errors import UsageError
+from research.notebooks.execute import find, read_parameters
+from research.parameters import yaml_1_2
 from research.processes import DIE_WITH_PARENT
 from research.studies.study import Point, Study, expand, read_study, table
 
@@ -43,9 +47,9 @@ def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
     print(f"{len(points)} runs, {len(points) - len(waiting)} finished, {len(waiting)} to run")
     if study.together:
         return fit_together(study, points, dry_run)
+    refuse_all(lambda: read_parameters(find(study.notebook)), partial(preflight, waiting))
     if dry_run or not waiting:
         return 0
-    preflight(waiting)
     with interruptible():
         failed = execute_all(study.notebook, waiting, jobs)
     for point in failed:
@@ -59,17 +63,20 @@ def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
 
     stacked = [point.config for point in points if point.config.model == MODEL]
     alone = [point for point in points if point.config.model != MODEL]
-    problems = [f"ldi={list(study.ldi)}: is measured of {MODEL} networks only"] if study.ldi and alone else []
-    for name, point in itertools.product(("processes", "nodes"), alone):
-        if (given := getattr(point.config, name)) > 1:
-            problems.append(f"{name}={given}: networks that are trained in one process need {name}=1")
-    if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
+
+    def refuse_alone() -> None:
+        """What networks that are not stacked cannot have here."""
+        problems = [f"ldi={list(study.ldi)}: is measured of {MODEL} networks only"] if study.ldi and alone else []
+        for name, point in itertools.product(("processes", "nodes"), alone):
+            if (given := getattr(point.config, name)) > 1:
+                problems.append(f"{name}={given}: networks that are trained in one process need {name}=1")
+        if problems:
+            raise UsageError("\n".join(problems))
+
     waiting = [point for point in alone if point.status["status"] != "finished"]
+    refuse_all(refuse_alone, partial(stackable, stacked), partial(preflight, waiting))
     if dry_run:
-        stackable(stacked)
         return 0
-    preflight(waiting)
     with interruptible():
         if stacked:
             fit_population(stacked, study.ldi)
@@ -99,31 +106,44 @@ def fit_each(points: list[Point]) -> list[str]:
     return failures
 
 
-def preflight(points: list[Point]) -> None:
-    """Look at data, devices and existing run directories, as each run would; nothing has been started yet."""
-    from research.runs.run import Run  # torch takes seconds
-    from research.training.preflight import preflight as preflight_run
-
-    problems, looked = [], set()
-    for point in points:
-        config = point.config
-        data = (
-            config.dataset,
-            repr(config.data_args),
-            config.data_root,
-            config.loader,
-            config.batch_size,
-            config.device,
-        )
+def refuse_all(*looks: Callable[[], object]) -> None:
+    """Raise one UsageError with what each of ``looks`` refuses."""
+    problems = []
+    for look in looks:
         try:
-            Run(point.dir, config).refuse_another()
-            if data not in looked:
-                looked.add(data)
-                preflight_run(config)
+            look()
         except UsageError as error:
             problems += str(error).splitlines()
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def preflight(points: list[Point]) -> None:
+    """Look at data, devices and existing run directories, as each run would; nothing has been started yet.
+
+    Raises:
+        UsageError: every problem of every point.
+    """
+    from research.runs.run import Run  # torch takes seconds
+    from research.training.preflight import preflight as preflight_run
+
+    looks: list[Callable[[], object]] = []
+    looked, coming = set(), {point.dir for point in points}
+    for point in points:
+        looks.append(Run(point.dir, point.config).refuse_another)
+        alike = repr(replace(point.config, seed=0, order_seed=None, name="", lr=1.0, min_lr=0.0))
+        if alike not in looked:  # seeds and learning rates make no difference to what a run needs
+            looked.add(alike)
+            looks.append(partial(in_words_of, point, partial(preflight_run, point.config, coming)))
+    refuse_all(*looks)
+
+
+def in_words_of(point: Point, look: Callable[[], object]) -> None:
+    """Let ``look`` refuse in the words that the study gives the point with."""
+    try:
+        look()
+    except UsageError as error:
+        raise UsageError(restated(str(error), point.parameters)) from None
 
 
 def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
@@ -156,7 +176,7 @@ def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
 
 def start(notebook: str, point: Point, slot: int, jobs: int) -> subprocess.Popen:
     """``research run`` for one point, in a process group of its own; what it prints goes to the point's log."""
-    words = [f"{key}={json.dumps(value)}" for key, value in point.parameters.items()]
+    words = [f"{key}={yaml_1_2.typed(value)}" for key, value in point.parameters.items()]
     if "threads" not in point.parameters:
         words.append(f"threads={max(1, len(os.sched_getaffinity(0)) // (jobs * point.config.processes))}")
     point.log.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +186,7 @@ def start(notebook: str, point: Point, slot: int, jobs: int) -> subprocess.Popen
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | share_of_gpus(slot, jobs) | {DIE_WITH_PARENT: "SIGTERM"},
+            env=os.environ | share_of_gpus(slot, jobs) | {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"},
             start_new_session=True,
         )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from research.config import Config
 from research.data.choice import check as check_data
 from research.data.loader import DataInfo
-from research.errors import UsageError
+from research.errors import UsageError, tell
 from research.hooks import HOOKS
 from research.hooks.base import refusals
 from research.layers.substitute import parse_spec, planned
@@ -20,41 +22,70 @@ from research.runs.network import Outline
 from research.training.sources import check_sources
 
 
-def preflight(config: Config) -> DataInfo:
+def preflight(config: Config, coming: Collection[Path] = ()) -> DataInfo:
     """Refuse what cannot work on this machine, before anything is made; what is known of the data.
 
+    ``coming`` are folders of runs that ``config`` may start from, because they are trained before it.
+
     Raises:
-        UsageError: data missing or unsuitable for the network, more processes than GPUs, or no GPU where one was
-            asked for.
+        UsageError: data missing or unsuitable for the network, more processes than GPUs, no GPU where one was asked
+            for, a method that can do nothing, nothing where one starts from; a line for each.
     """
-    gpus = torch.cuda.device_count() if config.device != "cpu" else 0
+    found, problems = [], problems_of_device(config)
+    problems += refused(lambda: found.append(check_data(config)))
+    for name, given in config.hooks.items():
+        problems += refused(partial(HOOKS[name](**given).check, config))
+    problems += refused(partial(check_sources, config, coming))
+    if found:
+        problems += check_model(config.model, config.model_args, found[0].shape)
+    if found and not problems:
+        problems += refused(partial(check_network, config, found[0]))
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    return found[0]
+
+
+def refused(look: Callable[[], object]) -> list[str]:
+    """The lines of the UsageError that ``look`` raises; none when it does not."""
+    try:
+        look()
+    except UsageError as error:
+        return str(error).splitlines()
+    return []
+
+
+def problems_of_device(config: Config) -> list[str]:
+    """What this machine's GPUs, or their lack, keep from working."""
+    gpus, problems = torch.cuda.device_count() if config.device != "cpu" else 0, []
     if config.device == "cuda" and not gpus:
-        raise UsageError("device='cuda': this machine has no usable GPU; use device=cpu")
+        problems.append("device='cuda': this machine has no usable GPU; use device=cpu")
     if gpus and config.processes > gpus:
-        raise UsageError(
+        problems.append(
             f"processes={config.processes}: this machine has {gpus} GPUs, one process each; use gpus={gpus}"
         )
     if not gpus and config.amp == "fp16":
-        raise UsageError("amp='fp16': needs a GPU; use amp=bf16 or amp=off on the CPU")
+        problems.append("amp='fp16': needs a GPU; use amp=bf16 or amp=off on the CPU")
     if not gpus and config.sync_bn and config.processes * config.nodes > 1:
-        raise UsageError("sync_bn=True: PyTorch synchronises batch statistics on GPUs only; use sync_bn=false")
-    info = check_data(config)
-    for name, given in config.hooks.items():
-        HOOKS[name](**given).check(config)
-    check_sources(config)
-    if problems := check_model(config.model, config.model_args, info.shape):
-        raise UsageError("\n".join(problems))
+        problems.append("sync_bn=True: PyTorch synchronises batch statistics on GPUs only; use sync_bn=false")
+    return problems
+
+
+def check_network(config: Config, info: DataInfo) -> None:
+    """Refuse methods and substitutes that do not fit the network, once that fits the data.
+
+    Raises:
+        UsageError: one line for each.
+    """
     if config.hooks or config.sync_bn:
         check_methods(config, Outline.of(config, info.classes, info.shape, info.train))
     elif config.substitute:
         with WithoutInitialValues():
             model = create_model(config.model, info.classes, info.shape, **config.model_args)
         planned(model, parse_spec(config.substitute), info.shape)
-    return info
 
 
 def check_methods(config: Config, outline: Outline) -> None:
-    """Refuse methods, and parameters of them, that can do nothing to this network; warn of those that will not.
+    """Refuse methods, and parameters of them, that can do nothing to this network; tell of those that will not.
 
     Raises:
         UsageError: one line for each.
@@ -66,6 +97,6 @@ def check_methods(config: Config, outline: Outline) -> None:
         hook.check_network(outline)
         problems += refusals(name, hook, hook.idle_in(outline))
         if reason := hook.never(outline):
-            warnings.warn(f"{name} will do nothing in this run: {reason}", stacklevel=2)
+            tell(f"{name} will do nothing in this run: {reason}")
     if problems:
         raise UsageError("\n".join(problems))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,18 @@ from research.runs.run import Run
 from research.runs.stored import Stored, find_stored
 
 
-def check_sources(config: Config) -> None:
-    """Refuse, with a UsageError, what the methods of ``config`` are to start from where it is missing or unsuitable."""
+def check_sources(config: Config, coming: Collection[Path] = ()) -> None:
+    """Refuse what the methods of ``config`` are to start from where it is missing or unsuitable.
+
+    ``coming`` are folders of runs that will have been trained by then, but not yet.
+
+    Raises:
+        UsageError: the first such source.
+    """
     for name, given in config.hooks.items():
         for parameter, source in HOOKS[name](**given).sources(config).items():
-            find_source(f"{name}.{parameter}", source, config)
+            if place_of(source, config).resolve() not in coming:
+                find_source(f"{name}.{parameter}", source, config)
 
 
 def load_sources(run: Run) -> dict[Hook, dict[str, Any]]:
@@ -45,9 +52,8 @@ def find_source(key: str, source: Source, config: Config) -> Stored | None:
     """
     if source.wants == "network" and (not source.place or _library(source) in PUBLISHED):
         return None
-    runs, path = Path(config.runs).resolve(), Path(source.place)
-    path = path if path.exists() or path.name != source.place else runs / path  # the name of a run
-    if path.resolve() == runs / config.run_name:
+    path = place_of(source, config)
+    if path.resolve() == Path(config.runs).resolve() / config.run_name:
         raise UsageError(f"{key}={source.place!r}: a run cannot start from itself")
     if source.wants == "network" and not path.exists() and not check_model(source.place, {}):
         raise UsageError(
@@ -56,6 +62,12 @@ def find_source(key: str, source: Source, config: Config) -> Stored | None:
         )
     assumed = {"dataset": config.dataset, "model": config.model, "model_args": config.model_args}
     return find_stored(path, source.given, assumed, last=source.wants == "newest weights" and path.is_dir())
+
+
+def place_of(source: Source, config: Config) -> Path:
+    """The run's folder or the file that ``source`` names for a run with ``config``."""
+    path = Path(source.place)
+    return path if path.exists() or path.name != source.place else Path(config.runs).resolve() / path  # a run's name
 
 
 def _library(source: Source) -> str:

@@ -74,7 +74,7 @@ def test_what_cannot_run_is_refused_before_a_kernel_starts(here, monkeypatch):
     refused("no parameter 'nummber'; did you mean 'number'", source, {"nummber": 1})
     refused("number='many': expected int", "analysis/curves", {"number": "many"})
     refused(r"number=\(1, 2\): a tuple .* give a list", source, {"number": (1, 2)})
-    refused("text.when=.*: a object cannot be passed", source, {"text": {"when": object()}})
+    refused("text.when=.*: an object cannot be passed", source, {"text": {"when": object()}})
     refused("exists and is not overwritten", source, output=here / "taken.ipynb")
     write(here / "magic.ipynb", parameters="%matplotlib inline\na = 1")
     refused("parameters cell may hold only", "magic.ipynb")
