@@ -202,7 +202,16 @@ def _checked(owner: type[Config], merged: Merged) -> tuple[dict[str, Any], list[
 
 def _of_no_effect(values: Mapping[str, Any], merged: Merged) -> tuple[list[str], list[str]]:
     """A line for each typed word that cannot act; and what to tell of values that come from elsewhere."""
+    from research.data.datasets import data_without_effect  # torch takes seconds
+
     plain, problems, notes = Config().to_dict(), [], list(merged.notes)
+    for name, reason in data_without_effect(values["dataset"], values["data_args"]).items():
+        path = f"data_args.{name}"
+        line = f"{path}={_said(values['data_args'][name])}: has no effect: {reason}"
+        if path in merged.typed:
+            problems.append(line)
+        elif (origin := merged.below.get(path, ("", None))[0]) != "stored":
+            notes.append(f"{line} (from the recipe)" if origin == "recipe" else line)
     for name, reason in without_effect(values).items():
         line = f"{name}={_said(values[name])}: has no effect: {reason}"
         changed = json.loads(json.dumps(values[name])) != plain[name]

@@ -75,6 +75,19 @@ class Augment:
                 found.append(f"{name}={[low, high]}: expected 0 < smallest <= largest{limit}")
         return found
 
+    def without_effect(self) -> dict[str, str]:
+        """Parameters that change nothing beside the others, with the reason; each alone is right."""
+        idle = {}
+        if self.crop != "pad":
+            idle |= dict.fromkeys(("padding", "pad_mode"), f"it belongs to crop=pad; this is crop={self.crop}")
+        elif not self.padding:
+            idle["pad_mode"] = "nothing is padded, with padding=0"
+        if self.crop != "resized":
+            idle |= dict.fromkeys(("scale", "ratio"), f"it belongs to crop=resized; this is crop={self.crop}")
+        if self.eval_resize == self.image_size:
+            idle["eval_resize"] = "the centre crop has that size already"
+        return idle
+
     def size(self, dataset: Dataset) -> int:
         """Side of the images that leave the loader."""
         return self.image_size or dataset.shape[-1]

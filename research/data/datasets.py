@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,17 @@ def arguments(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     if not problems:
         problems += [f"data_args: {problem}" for problem in Augment(**values).contradictions(dataset)]
     return values, problems
+
+
+def data_without_effect(name: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """The ``data_args`` among ``given`` that change nothing, with the reason; what is given as it is anyway is none."""
+    dataset = describe(name)
+    if dataset.kind == "vectors":
+        return {}
+    values, problems = arguments(name, given)
+    idle = {} if problems else Augment(**values).without_effect()
+    defaults = asdict(Augment(**dataset.augment))
+    return {key: reason for key, reason in idle.items() if key in given and values[key] != defaults[key]}
 
 
 def classes_and_shape(name: str, data_args: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The pixels of a batch in torch: the same result as ``kernels.py``, for GPUs and where numba is missing.
+"""The pixels of a batch in torch: the same result as ``pixel_kernels.py``, for GPUs and where numba is missing.
 
 Shapes: pixels flat uint8; out (B, S, S, C) float32, normalised. All on one device, without host synchronisation.
 """

@@ -7,6 +7,7 @@ banks, so that every method is a point on one axis.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +93,15 @@ def sizes(config: Config, directory: Path) -> Sizes:
     return Sizes(max(learnable, cost.params), masked, learnable - sum(masked.values()), initial, mult_adds)
 
 
+def known_sizes(config: Config, directory: Path) -> Sizes | None:
+    """The :func:`sizes` of a run; with a warning ``None`` where they cannot be told, which spoils no other run."""
+    try:
+        return sizes(config, directory)
+    except UsageError as error:
+        warnings.warn(f"{directory.name} is left out: {error}", stacklevel=3)
+        return None
+
+
 def method_of(config: Config) -> str:
     """The hook that decides the masks, or ``"dense"``."""
     return next((name for name in config.hooks if HOOKS[name].exclusive == "masks"), "dense")
@@ -127,7 +137,8 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
     for group, method, name in sparse_groups(runs):
         config = group.config
         for run in group.runs[group.runs["last_top1"].notna()].itertuples():
-            held = sizes(config, Path(run.dir))
+            if (held := known_sizes(config, Path(run.dir))) is None:
+                continue
             mine = layers[layers["run"] == run.name]
             density = dict(mine[mine["trained"] == mine["trained"].max()][["layer", "density"]].itertuples(index=False))
             density = held.initial | density
@@ -203,7 +214,9 @@ def densities_over_time(runs: Runs) -> pd.DataFrame:
             mine = layers[layers["run"] == run.name]
             if mine.empty:
                 continue
-            start = sizes(config, Path(run.dir)).initial
+            if (held := known_sizes(config, Path(run.dir))) is None:
+                continue
+            start = held.initial
             first = pd.DataFrame({"run": run.name, "trained": 0, "layer": list(start), "density": list(start.values())})
             parts.append(pd.concat([first, mine]).assign(configuration=name, method=method))
     if not parts:

@@ -17,7 +17,7 @@ from research.hooks.base import refusals
 from research.layers.substitute import parse_spec, planned
 from research.layers.sync_norm import synchronise
 from research.models import check_model, create_model
-from research.models.dry_run import WithoutInitialValues
+from research.models.dry_run import WithoutInitialValues, needs_several
 from research.runs.network import Outline
 from research.training.sources import check_sources
 
@@ -76,6 +76,13 @@ def check_network(config: Config, info: DataInfo) -> None:
     Raises:
         UsageError: one line for each.
     """
+    share = config.batch_size // (config.processes * config.nodes * config.accumulation)
+    if share == 1 and needs_several(Outline.of(config, info.classes, info.shape, info.train).model, info.shape):
+        parts = " x ".join(f"{name}={getattr(config, name)}" for name in ("processes", "nodes", "accumulation"))
+        raise UsageError(
+            f"batch_size={config.batch_size}: is one image for each of {parts}, of which batch norm makes no "
+            f"statistics (model={config.model!r}); give batch_size={2 * config.batch_size} or more"
+        )
     if config.hooks or config.sync_bn:
         check_methods(config, Outline.of(config, info.classes, info.shape, info.train))
     elif config.substitute:

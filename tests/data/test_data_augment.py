@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from research.config import Config
 from research.data import torch_pixels as gather
 from research.data.augment import DRAW, Augment, _hash, draw_evaluation, draw_training, permutation
 from research.data.pixel_kernels import render
+from research.errors import UsageError
 
 SIDES = st.integers(1, 400)
 
@@ -177,3 +179,24 @@ def test_torch_renders_what_the_compiled_kernel_renders(pair, seed, jitter):
     taps = gather.taps_needed(draws, size)
     found = gather.render(*stored, columns, (*lines, 8, jitter > 0, True), size, taps)[0]
     assert np.abs(found.numpy() - expected).max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"padding": 4}, "data_args.padding=4: has no effect: it belongs to crop=pad; this is crop=none"),
+        ({"crop": "pad", "padding": 1, "scale": [0.5, 1.0]}, "data_args.scale=.*it belongs to crop=resized"),
+        ({"ratio": [1.0, 1.0]}, "data_args.ratio=.*it belongs to crop=resized; this is crop=none"),
+        ({"image_size": 16, "eval_resize": 16}, "data_args.eval_resize=16: has no effect: the centre crop has that"),
+    ],
+)
+def test_what_is_given_and_cannot_act_is_refused_but_stays_readable_where_it_is_stored(given, told):
+    with pytest.raises(UsageError, match=told):
+        Config.load({"data_args": given})
+    stored = Config().to_dict() | {"data_args": given}
+    assert dict(Config.stored(stored).data_args) == given
+
+
+def test_what_a_data_set_has_by_itself_is_no_mistake():
+    assert Config.load({"dataset": "cifar10", "data_args.crop": "none"}).data_args["crop"] == "none"  # padding stays 4
+    assert Config.load({"dataset": "imagenet", "model": "resnet18", "data_args.crop": "none"})

@@ -206,3 +206,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_call_and_nothing_else(
         (tmp_path / name).write_bytes(b"x")
     beton.write("digits", out=tmp_path, splits=["val"])
     assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_a_folder_is_no_ffcv_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"\.: is a folder; give a \.beton file in it"):
+        beton.verify(".")

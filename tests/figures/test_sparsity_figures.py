@@ -1,6 +1,8 @@
 """Frames of sparse training count what the masks hold, and figures draw what is in them."""
 
+import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -199,3 +201,18 @@ def test_dense_networks_that_methods_train_differently_do_not_look_alike():
     points = pd.DataFrame({"configuration": names, "method": "dense"})
     looks = dense_looks(points)
     assert list(looks) == names and len(set(looks.values())) == 3 and looks["dense"] == look("dense")
+
+
+def test_a_run_whose_network_cannot_be_counted_spoils_no_other(runs, tmp_path):
+    for name in ("dense", "static"):
+        shutil.copytree(runs.set_index("name").loc[name, "dir"], tmp_path / name)
+    shutil.copytree(tmp_path / "static", tmp_path / "odd")
+    stored = json.loads((tmp_path / "odd" / "config.json").read_text())
+    (tmp_path / "odd" / "config.json").write_text(
+        json.dumps(stored | {"dataset": "imagefolder", "data_args": {"image_size": 8}})
+    )
+    with pytest.warns(UserWarning, match="odd is left out: imagefolder: its classes are not known"):
+        points = sparse_points(load_runs(tmp_path))
+    assert set(points["run"]) == {"dense", "static"}
+    with pytest.warns(UserWarning, match="odd is left out"):
+        assert set(densities_over_time(load_runs(tmp_path))["run"]) == {"static"}

@@ -79,9 +79,9 @@ def find(dataset: str, root: str | Path, split: str) -> Beton:
 def load(path: str | Path) -> Beton:
     """The description next to an FFCV file, checked against the file's size."""
     path = Path(path)
-    side = path.with_name(path.name + ".json")
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path}: {'is a folder; give a .beton file in it' if path.is_dir() else 'no such file'}")
+    side = path.with_name(path.name + ".json")
     try:
         told = json.loads(side.read_text())
         lists = {name: tuple(told[name]) for name in ("classes", "skipped")}

@@ -1,4 +1,4 @@
-"""The operations that run inside FFCV. Import only through ``stream.py``: importing FFCV takes seconds."""
+"""The operations that run inside FFCV. Import only through ``loader.py``: importing FFCV takes seconds."""
 
 from __future__ import annotations
 
