@@ -149,3 +149,10 @@ def test_a_table_of_one_pair_is_not_read_as_a_time_of_day():
     }
     with pytest.raises(UsageError, match="dsr.period='5:10': epochs must start at 0"):
         Config.load(parse_assignments(["dsr.period=5:10"]))
+
+
+@pytest.mark.parametrize("betas", [[0.9, 1.5], [0.9, 1.0], [-0.1, 0.9]])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_betas_that_torch_refuses_are_refused(betas, optimizer):
+    with pytest.raises(UsageError, match="each must be >= 0 and < 1"):
+        Config.load({"optimizer": optimizer, "betas": betas})

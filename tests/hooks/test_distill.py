@@ -24,6 +24,7 @@ from research.launcher.launch import launch
 from research.models import create_model
 from research.runs.run import Run
 from research.training.loop import fit
+from research.training.preflight import preflight
 from research.training.sources import load_source
 
 GOLDEN = GOLDENS / "cheap-convs"
@@ -315,3 +316,9 @@ def test_missing_teacher_is_refused_before_the_run_is_made(tiny, teacher):
 def test_taps_and_split_together_are_refused():
     with pytest.raises(UsageError, match="split=2.*give one"):
         Config.load({"distill.split": 2, "distill.taps": ["layer1"]})
+
+
+def test_a_teacher_for_logits_alone_is_proposed_where_maps_are_not_known(tiny):
+    with pytest.raises(UsageError, match=r"distill: where .* Sequential is not known; give distill.beta=0 to train"):
+        preflight(tiny(hooks={"distill": {"alpha": 0.5}}))
+    preflight(tiny(hooks={"distill": {"alpha": 0.5, "beta": 0}}))

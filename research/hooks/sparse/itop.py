@@ -96,7 +96,7 @@ class Itop(SparseHook):
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)
-        if self._late or not self.due(run, run.step):
+        if self._grads is None if self.growth == "gradient" else not self.due(run, run.step):
             return
         rate = annealed_rate(run.step, run.epochs * run.steps_per_epoch, self.rate, self.final_rate)
         grads, self._grads = self._grads, None
