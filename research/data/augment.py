@@ -46,6 +46,12 @@ class Augment:
     cutout: Annotated[int, Range(least=0), "side of a square set to the mean, clipped at the border"] = 0
     image_size: Annotated[int, Range(least=0), "side of the network's input; 0 = as stored"] = 0
     eval_resize: Annotated[int, Range(least=0), "shorter side before the centre crop; 0 = image_size"] = 0
+    crop_pct: Annotated[
+        float, Range(least=0, most=1), "share of the side in the centre crop, instead of eval_resize; 0 = not given"
+    ] = 0.0
+    interpolation: Annotated[Literal["bilinear", "bicubic"], "filter of every resizing, antialiased"] = "bilinear"
+    mean: Annotated[tuple[float, ...], "per channel, of values 0..1, to subtract; empty = the data set's"] = ()
+    std: Annotated[tuple[float, ...], "per channel, to divide by; empty = the data set's"] = ()
     normalize: Annotated[bool, "subtract the data set's mean and divide by its deviation; false = 0..1"] = True
     holdout: Annotated[int, Range(least=0), "training images to evaluate on instead of the validation set"] = 0
 
@@ -69,6 +75,14 @@ class Augment:
             found.append(
                 f"padding={self.padding}: an image of {side} pixels reflects at most {side - 1}; use pad_mode=zero"
             )
+        channels = dataset.shape[0]
+        for name in ("mean", "std"):
+            if (values := getattr(self, name)) and len(values) != channels:
+                found.append(f"{name}={list(values)}: expected {channels} numbers, one a channel of {dataset.name}")
+        if min(self.std, default=1.0) <= 0:
+            found.append(f"std={list(self.std)}: must be > 0")
+        if self.crop_pct and self.eval_resize not in (0, dataset.augment.get("eval_resize", 0)):
+            found.append(f"crop_pct={self.crop_pct:g}, eval_resize={self.eval_resize}: both decide the same; give one")
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high or (name == "scale" and high > 1):
                 limit = " <= 1" if name == "scale" else ""
@@ -84,9 +98,17 @@ class Augment:
             idle["pad_mode"] = "nothing is padded, with padding=0"
         if self.crop != "resized":
             idle |= dict.fromkeys(("scale", "ratio"), f"it belongs to crop=resized; this is crop={self.crop}")
+        if not self.normalize:
+            idle |= dict.fromkeys(("mean", "std"), "nothing is normalised, with normalize=false")
         if self.eval_resize == self.image_size:
             idle["eval_resize"] = "the centre crop has that size already"
         return idle
+
+    def normalisation(self, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of every channel that inputs are normalised with."""
+        if not self.normalize:
+            return (0.0,) * dataset.shape[0], (1.0,) * dataset.shape[0]
+        return self.mean or dataset.mean, self.std or dataset.std
 
     def size(self, dataset: Dataset) -> int:
         """Side of the images that leave the loader."""
@@ -146,11 +168,11 @@ def draw_training(
 def draw_evaluation(augment: Augment, heights: np.ndarray, widths: np.ndarray, size: int) -> np.ndarray:
     """The centre crop of the resized image as one box of the source: DRAW (n,).
 
-    As torchvision's Resize (shorter side to ``eval_resize``) followed by CenterCrop.
+    It is torchvision's Resize (shorter side to ``eval_resize``, or as timm's to size / ``crop_pct``), then CenterCrop.
     """
     draws = np.zeros(len(heights), DRAW)
     short = np.minimum(heights, widths)
-    resize = augment.eval_resize or size
+    resize = int(size / augment.crop_pct) if augment.crop_pct else augment.eval_resize or size
     for side, start, extent in ((heights, "top", "rows"), (widths, "left", "columns")):
         resized = np.where(side == short, resize, resize * side // short)
         draws[start] = np.rint((resized - size) / 2) * side / resized

@@ -113,7 +113,7 @@ def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) 
         return DataInfo(dataset.name, classes, dataset.shape, dataset.mean, dataset.std, counts["train"], counts["val"])
     augment, channels = Augment(**values), dataset.shape[0]
     size = augment.size(dataset)
-    mean, std = (dataset.mean, dataset.std) if augment.normalize else ((0.0,) * channels, (1.0,) * channels)
+    mean, std = augment.normalisation(dataset)
     return DataInfo(dataset.name, classes, (channels, size, size), mean, std, counts["train"], counts["val"])
 
 

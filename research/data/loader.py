@@ -110,10 +110,11 @@ class Loader(ABC):
         return draw_evaluation(augment, heights, widths, size)
 
 
-def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool]:
-    """How a line of pixels leaves: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resize?)."""
+def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool, bool]:
+    """How pixels leave: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?)."""
     mean, std = (np.tile(values, info.shape[-1]) for values in (info.mean, info.std))
     scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    cubic = augment.interpolation == "bicubic"
     if not training:
-        return scale, bias, 0, False, False
-    return scale, bias, augment.cutout, augment.jitter > 0, augment.crop == "resized"
+        return scale, bias, 0, False, False, cubic
+    return scale, bias, augment.cutout, augment.jitter > 0, augment.crop == "resized", cubic

@@ -190,7 +190,9 @@ class MemoryLoader(InMemory):
             s = slice(at, at + batch)
             stored = [self.stored[0], *(column[all_rows[s]] for column in self.stored[1:])]
             drawn = {name: column[s] for name, column in on_device.items()}
-            inputs = gather.render(*stored, drawn, self.finish, size, gather.taps_needed(draws[s], size))
+            inputs = gather.render(
+                *stored, drawn, self.finish, size, gather.taps_needed(draws[s], size, self.finish[-1])
+            )
             yield inputs, self.targets[all_rows[s]]
 
     def _move_to_device(self) -> None:

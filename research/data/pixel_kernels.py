@@ -35,10 +35,10 @@ def render_batch(pixels, offsets, heights, widths, rows, draws, finish, out):
 def render(image, draw, finish, out):
     """Render one image as ``draw`` (a DRAW record) says.
 
-    ``finish`` = (scale (S * C,), bias (S * C,), cutout side, colours change?, crop before resizing?): a line of pixels
-    leaves as ``line * scale + bias``; the last flag keeps the resampling filter from seeing beyond the box.
+    ``finish`` = (scale (S * C,), bias (S * C,), cutout side, colours change?, crop before resizing?, bicubic?): a line
+    of pixels leaves as ``line * scale + bias``; a crop before resizing keeps the filter from seeing beyond the box.
     """
-    scale, bias, cutout, jitter, boxed = finish
+    scale, bias, cutout, jitter, boxed, cubic = finish
     size = out.shape[0]
     top, left = int(math.floor(draw.top)), int(math.floor(draw.left))
     exact = draw.rows == size and draw.columns == size and draw.top == top and draw.left == left
@@ -48,7 +48,7 @@ def render(image, draw, finish, out):
         if exact:
             _copy(image, top, left, draw.flip, draw.reflect, np.ones_like(scale), np.zeros_like(bias), out)
         else:
-            _resample(image, draw, boxed, out)
+            _resample(image, draw, boxed, cubic, out)
         if jitter:
             _jitter(draw, out)
         for row in range(size):
@@ -106,13 +106,25 @@ def _reflected(i, extent):
 
 
 @compiled
-def _filter(start, extent, size, low, high):
-    """Weights of a triangle filter that shrinks ``extent`` source pixels to ``size``: first tap (S,), weights (S, T).
+def _weight(distance, cubic):
+    """The filter at ``distance`` from its centre: a triangle, or Keys' cubic with a = -0.5, as Pillow has them."""
+    x = abs(distance)
+    if not cubic:
+        return max(0.0, 1.0 - x)
+    if x < 1.0:
+        return (1.5 * x - 2.5) * x * x + 1.0
+    return ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0 if x < 2.0 else 0.0
 
-    Antialiased bilinear resampling, as Pillow and torchvision do; taps are kept within [low, high).
+
+@compiled
+def _filter(start, extent, size, low, high, cubic):
+    """Weights of the filter that shrinks ``extent`` source pixels to ``size``: first tap (S,), weights (S, T).
+
+    Antialiased bilinear or bicubic resampling, as Pillow and torchvision do; taps are kept within [low, high).
     """
     step = extent / size
-    support = max(step, 1.0)
+    scale = max(step, 1.0)
+    support = scale * (2.0 if cubic else 1.0)
     taps = int(math.ceil(support)) * 2 + 1
     first = np.empty(size, np.int64)
     weights = np.zeros((size, taps), np.float32)
@@ -122,23 +134,23 @@ def _filter(start, extent, size, low, high):
         end = min(high, int(math.floor(centre + support + 0.5)))
         total = 0.0
         for k in range(begin, end):
-            total += max(0.0, 1.0 - abs((k + 0.5 - centre) / support))
+            total += _weight((k + 0.5 - centre) / scale, cubic)
         for k in range(begin, end):
-            weights[i, k - begin] = max(0.0, 1.0 - abs((k + 0.5 - centre) / support)) / total
+            weights[i, k - begin] = _weight((k + 0.5 - centre) / scale, cubic) / total
         first[i] = begin
     return first, weights
 
 
 @compiled
-def _resample(image, draw, boxed, out):
+def _resample(image, draw, boxed, cubic, out):
     """Shrink or enlarge the box of ``draw`` to the output, columns first, without normalising."""
     size, channels = out.shape[0], out.shape[2]
     H, W = image.shape[0], image.shape[1]
     top, left, height, width = float(draw.top), float(draw.left), float(draw.rows), float(draw.columns)
     rows = (int(top), int(top + height)) if boxed else (0, H)
     columns = (int(left), int(left + width)) if boxed else (0, W)
-    first_row, row_weights = _filter(top, height, size, rows[0], rows[1])
-    first_column, column_weights = _filter(left, width, size, columns[0], columns[1])
+    first_row, row_weights = _filter(top, height, size, rows[0], rows[1], cubic)
+    first_column, column_weights = _filter(left, width, size, columns[0], columns[1], cubic)
     begin = first_row[0]
     end = min(H, first_row[size - 1] + row_weights.shape[1])
     narrow = np.empty((end - begin, size, channels), np.float32)
@@ -159,6 +171,10 @@ def _resample(image, draw, boxed, out):
             for column in range(size):
                 for c in range(channels):
                     out[row, column, c] += weight * narrow[source, column, c]
+        if cubic:  # its negative lobes overshoot; a stored picture would be cut off there
+            for column in range(size):
+                for c in range(channels):
+                    out[row, column, c] = min(max(out[row, column, c], 0.0), 255.0)
 
 
 @compiled

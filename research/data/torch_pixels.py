@@ -16,12 +16,12 @@ GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision
 def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch.Tensor:
     """Render B images whose flat store, offsets, heights and widths (B,) and ``draws`` (dict of (B,)) are tensors.
 
-    ``finish`` = (scale (S, C), bias (S, C), cutout side, colours change?, crop before resizing?); ``taps`` = 0 when no
-    image is resized, else the largest number of filter taps among them.
+    ``finish`` = (scale (S, C), bias (S, C), cutout side, colours change?, crop before resizing?, bicubic?); ``taps`` is
+    the largest number of filter taps among them, 0 when no image is resized.
     """
-    scale, bias, cutout, jitter, boxed = finish
+    scale, bias, cutout, jitter, boxed, cubic = finish
     image = (pixels, offsets, heights, widths, scale.shape[1])
-    x = _resample(image, draws, size, taps, boxed) if taps else _copy(image, draws, size)
+    x = _resample(image, draws, size, taps, boxed, cubic) if taps else _copy(image, draws, size)
     x = torch.where(draws["flip"].bool()[:, None, None, None], x.flip(2), x)
     if jitter:
         x = _jitter(x, draws)
@@ -35,13 +35,13 @@ def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch
     return x
 
 
-def taps_needed(draws: np.ndarray, size: int) -> int:
-    """Filter taps that the largest box among ``draws`` needs (see ``kernels._filter``); 0 when none is resized."""
+def taps_needed(draws: np.ndarray, size: int, cubic: bool) -> int:
+    """Filter taps that the largest of ``draws`` needs (see ``pixel_kernels._filter``); 0 when none is resized."""
     rows, columns = draws["rows"], draws["columns"]
     whole = (draws["top"] % 1 == 0) & (draws["left"] % 1 == 0)
     if ((rows == size) & (columns == size) & whole).all():
         return 0
-    return math.ceil(max(rows.max() / size, columns.max() / size, 1.0)) * 2 + 1
+    return math.ceil(max(rows.max() / size, columns.max() / size, 1.0) * (2 if cubic else 1)) * 2 + 1
 
 
 def _fetch(image, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -64,31 +64,40 @@ def _copy(image, draws, size: int) -> torch.Tensor:
 
 
 def _reflected(i: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
-    """See ``kernels._reflected``."""
+    """See ``pixel_kernels._reflected``."""
     return extent - 1 - (extent - 1 - i.abs()).abs()
 
 
-def _filter(start, extent, size: int, taps: int, low, high) -> tuple[torch.Tensor, torch.Tensor]:
-    """First tap (B, S) and weights (B, S, taps) of the triangle filter; see ``kernels._filter``."""
+def _filter(start, extent, size: int, taps: int, low, high, cubic: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """First tap (B, S) and weights (B, S, taps) of the filter; see ``pixel_kernels._filter``."""
     start, step = start.double()[:, None], (extent.double() / size)[:, None]
-    support = step.clamp(min=1.0)
+    scale = step.clamp(min=1.0)
+    support = scale * (2.0 if cubic else 1.0)
     centre = start + (torch.arange(size, device=start.device) + 0.5) * step
     begin = torch.maximum((centre - support + 0.5).floor().long(), low[:, None])
     end = torch.minimum((centre + support + 0.5).floor().long(), high[:, None])
     at = begin[..., None] + torch.arange(taps, device=start.device)
-    weights = (1.0 - ((at + 0.5 - centre[..., None]) / support[..., None]).abs()).clamp(min=0.0)
+    weights = _weight(((at + 0.5 - centre[..., None]) / scale[..., None]).abs(), cubic)
     weights = torch.where(at < end[..., None], weights, 0.0)
     return begin, (weights / weights.sum(-1, keepdim=True)).float()
 
 
-def _resample(image, draws, size: int, taps: int, boxed: bool) -> torch.Tensor:
+def _weight(x: torch.Tensor, cubic: bool) -> torch.Tensor:
+    """The filter at distance ``x`` >= 0; see ``pixel_kernels._weight``."""
+    if not cubic:
+        return (1.0 - x).clamp(min=0.0)
+    outer = torch.where(x < 2.0, ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0, 0.0)
+    return torch.where(x < 1.0, (1.5 * x - 2.5) * x * x + 1.0, outer)
+
+
+def _resample(image, draws, size: int, taps: int, boxed: bool, cubic: bool) -> torch.Tensor:
     heights, widths = image[2], image[3]
     top, left, height, width = (draws[name] for name in ("top", "left", "rows", "columns"))
     zero = torch.zeros_like(heights)
     rows = (top.long(), (top + height).long()) if boxed else (zero, heights)
     columns = (left.long(), (left + width).long()) if boxed else (zero, widths)
-    first_row, row_weights = _filter(top, height, size, taps, *rows)
-    first_column, column_weights = _filter(left, width, size, taps, *columns)
+    first_row, row_weights = _filter(top, height, size, taps, *rows, cubic)
+    first_column, column_weights = _filter(left, width, size, taps, *columns, cubic)
     x = torch.zeros((), device=top.device)
     for row_tap in range(taps):
         narrow = torch.zeros((), device=top.device)
@@ -96,11 +105,11 @@ def _resample(image, draws, size: int, taps: int, boxed: bool) -> torch.Tensor:
             fetched = _fetch(image, first_row + row_tap, first_column + tap)
             narrow = narrow + column_weights[:, None, :, tap, None] * fetched
         x = x + row_weights[:, :, row_tap, None, None] * narrow
-    return x
+    return x.clamp(0.0, 255.0) if cubic else x  # negative lobes overshoot; a stored picture would be cut off there
 
 
 def _jitter(x: torch.Tensor, draws) -> torch.Tensor:
-    """Brightness, contrast and saturation, each image in its own order; see ``kernels._jitter``."""
+    """Brightness, contrast and saturation, each image in its own order; see ``pixel_kernels._jitter``."""
     factors = [draws[name][:, None, None, None] for name in ("brightness", "contrast", "saturation")]
     first = draws["order"].long() // 2
     second = (first + 1 + draws["order"].long() % 2) % 3

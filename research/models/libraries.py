@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -71,6 +71,34 @@ def published_weights(library: str, name: str, args: Mapping[str, Any]) -> Itera
             f"({str(error).splitlines()[0]}); build it once where there is a network and copy {CACHES[library]} here, "
             "or give a file of weights"
         ) from error
+
+
+class Preparation(NamedTuple):
+    """How inputs were made for published weights: normalisation per channel, the filter and the centre crop."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+
+
+def preparation(name: str) -> Preparation | None:
+    """What its library has on record of the newest published weights of ``torchvision:NAME`` or ``timm:NAME``."""
+    library, _, inner = name.partition(":")
+    if library == "timm":
+        import timm
+
+        record = timm.get_pretrained_cfg(inner)
+        known = record and Preparation(tuple(record.mean), tuple(record.std), record.interpolation, record.crop_pct)
+    elif library == "torchvision":
+        import torchvision.models
+
+        made = torchvision.models.get_model_weights(inner).DEFAULT.transforms()
+        share = made.crop_size[0] / made.resize_size[0]
+        known = Preparation(tuple(made.mean), tuple(made.std), made.interpolation.value, share)
+    else:
+        return None
+    return known if known and known.interpolation in ("bilinear", "bicubic") else None
 
 
 CACHES = {

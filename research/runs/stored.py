@@ -10,8 +10,10 @@ from torch import Tensor
 
 from research.checkpoints import checkpoint, weights
 from research.config import Config
-from research.errors import UsageError
+from research.data.datasets import describe
+from research.errors import UsageError, tell
 from research.models import MODELS
+from research.models.libraries import preparation
 from research.runs.paths import RunPaths
 from research.runs.run import Run
 
@@ -59,4 +61,19 @@ def find_stored(
             raise UsageError(f"{home} has no {path.name}: {reason}")
     read = weights.read(path, ema and path.suffix != ".safetensors")
     known = {"model": read.network} if read.network in MODELS else assumed or {}
-    return Stored(path, config or Config.load(known, given), read.tensors)
+    return Stored(path, config or as_published(Config.load(known, given), known, given), read.tensors)
+
+
+def as_published(config: Config, *sources: Mapping[str, Any]) -> Config:
+    """``config``, of ``sources``, with images prepared as its network's library has it on record; says so.
+
+    What the sources say themselves wins; data of other classes than the published ones are left as they are.
+    """
+    record = preparation(config.model) if describe(config.dataset).kind == "folder" else None
+    said = {key.partition(".")[2] for source in sources for key in source if key.startswith("data_args.")}
+    said |= {name for source in sources for name in source.get("data_args", {})}
+    own = {name: value for name, value in record._asdict().items() if name not in said} if record else {}
+    if not own:
+        return config
+    tell(f"{config.model}: images are prepared as on record, {', '.join(f'{k}={v}' for k, v in own.items())}")
+    return Config.load({"data_args": {**own, "eval_resize": 0}}, *sources)

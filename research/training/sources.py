@@ -6,14 +6,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from research.checkpoints import weights
 from research.config import Config
+from research.data.augment import Augment
+from research.data.datasets import arguments, describe
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook, Source, SourceNetwork
 from research.models import check_model, known_for
-from research.models.libraries import PUBLISHED
+from research.models.libraries import PUBLISHED, preparation
 from research.runs.network import network_of
 from research.runs.run import Run
 from research.runs.stored import Stored, find_stored
@@ -110,4 +112,34 @@ def _network(key: str, source: Source, stored: Stored | None, run: Run) -> Sourc
     network = network_of(config, info.classes, info.shape, run.device)
     if stored:
         weights.load_into(network, stored.tensors, f"{key}={source.place!r} for {info.classes} classes")
+    mean, std = _normalisation(config)
+    if (mean, std) != (info.mean, info.std) and len(mean) == len(info.mean):
+        renormalise(network, (info.mean, info.std), (mean, std))
+        origin += f", with inputs normalised as in its own training (mean {list(mean)}, deviation {list(std)})"
     return SourceNetwork(network, origin)
+
+
+def _normalisation(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel that the network of ``config`` was trained with; empty where nothing is known."""
+    if published := preparation(config.model):
+        return published.mean, published.std
+    dataset = describe(config.dataset)
+    if dataset.kind == "vectors":
+        return dataset.mean, dataset.std
+    return Augment(**arguments(config.dataset, config.data_args)[0]).normalisation(dataset)
+
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation per channel
+
+
+def renormalise(network: nn.Module, given: Normalisation, own: Normalisation) -> None:
+    """Let ``network`` take inputs (N, C, ...) that are normalised as ``given``, and see them as its ``own``."""
+    like = next(network.parameters()).detach()
+    (mean, std), (own_mean, own_std) = (like.new_tensor(pair) for pair in (given, own))
+    scale, shift = std / own_std, (mean - own_mean) / own_std
+
+    def change(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        shape = (-1, *[1] * (inputs[0].ndim - 2))
+        return (inputs[0] * scale.view(shape) + shift.view(shape),)
+
+    network.register_forward_pre_hook(change)

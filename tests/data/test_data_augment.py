@@ -5,12 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from research.config import Config
 from research.data import torch_pixels as gather
 from research.data.augment import DRAW, Augment, _hash, draw_evaluation, draw_training, permutation
+from research.data.choice import check
 from research.data.pixel_kernels import render
 from research.errors import UsageError
 
@@ -22,7 +24,7 @@ def rendered(image, draw, size, finish=None):
     channels = image.shape[2]
     lines = (np.ones(size * channels, np.float32), np.zeros(size * channels, np.float32))
     out = np.empty((size, size, channels), np.float32)
-    render(image, draw, (*lines, *(finish or (0, False, True))), out)
+    render(image, draw, (*lines, *(finish or (0, False, True, False))), out)
     return out
 
 
@@ -90,7 +92,7 @@ def test_evaluation_is_resize_then_centre_crop_of_torchvision(height, width):
     image = smooth.numpy().copy()
     draw = draw_evaluation(Augment(image_size=56, eval_resize=64), *sizes((height, width)), 56)[0]
     expected = F.center_crop(F.resize(smooth.permute(2, 0, 1).float(), [64], antialias=True), [56]).permute(1, 2, 0)
-    assert np.abs(rendered(image, draw, 56, (0, False, False)) - expected.numpy()).max() < 1e-2
+    assert np.abs(rendered(image, draw, 56, (0, False, False, False)) - expected.numpy()).max() < 1e-2
 
 
 @pytest.mark.parametrize("box", [(3, 5, 100, 80), (0, 0, 20, 30), (50, 10, 1, 1)])
@@ -113,7 +115,7 @@ def test_pad_crop_flip_and_cutout_equal_numpy(mode):
         expected = padded[4 + top : 36 + top, 4 + left : 36 + left].astype(np.float32)
         expected = expected[:, ::-1].copy() if flip else expected
         expected[max(0, row - 8) : row + 8, max(0, column - 8) : column + 8] = 0
-        assert np.array_equal(rendered(image, draw[0], 32, (16, False, False)), expected)
+        assert np.array_equal(rendered(image, draw[0], 32, (16, False, False, False)), expected)
 
 
 @given(st.data(), st.integers(1, 40), st.sampled_from([1, 3]), st.booleans(), st.integers(0, 99))
@@ -126,11 +128,11 @@ def test_reflected_pad_crop_is_that_of_torch_at_any_size(data, size, channels, f
     at = (augment.padding + int(draws[name][0]) for name in ("top", "left"))
     expected = F.crop(padded, *at, size, size)
     expected = (F.hflip(expected) if draws["flip"][0] else expected).permute(1, 2, 0).float()
-    assert np.array_equal(rendered(image, draws[0], size, (0, False, False)), expected)
+    assert np.array_equal(rendered(image, draws[0], size, (0, False, False, False)), expected)
     columns = {name: torch.from_numpy(draws[name].copy()) for name in draws.dtype.names}
     stored = (torch.from_numpy(image.reshape(-1)), torch.zeros(1, dtype=torch.long), *map(torch.from_numpy, side))
     lines = (torch.ones(size, channels), torch.zeros(size, channels))
-    assert torch.equal(gather.render(*stored, columns, (*lines, 0, False, False), size, 0)[0], expected)
+    assert torch.equal(gather.render(*stored, columns, (*lines, 0, False, False, False), size, 0)[0], expected)
 
 
 def test_how_images_are_padded_changes_no_draw():
@@ -153,7 +155,7 @@ def test_colour_jitter_is_that_of_torchvision_in_every_order(order):
     expected = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     for i in (first, second, 3 - first - second):
         expected = changes[i](expected, float(draw[("brightness", "contrast", "saturation")[i]][0]))
-    found = rendered(image, draw[0], 16, (0, True, False)) / 255
+    found = rendered(image, draw[0], 16, (0, True, False, False)) / 255
     assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() < 1e-3
 
 
@@ -166,18 +168,18 @@ def test_the_six_orders_of_colour_jitter_are_the_six_permutations():
     assert len(orders) == 6 and all(sorted(o) == [0, 1, 2] for o in orders)
 
 
-@given(st.tuples(SIDES, SIDES), st.integers(0, 999), st.sampled_from([0.0, 0.4]))
+@given(st.tuples(SIDES, SIDES), st.integers(0, 999), st.sampled_from([0.0, 0.4]), st.booleans())
 @settings(max_examples=25, deadline=None)
-def test_torch_renders_what_the_compiled_kernel_renders(pair, seed, jitter):
+def test_torch_renders_what_the_compiled_kernel_renders(pair, seed, jitter, cubic):
     size, image = 24, picture(*pair, seed)
     augment = Augment(crop="resized", image_size=size, flip=True, jitter=jitter, cutout=8)
     draws = draw_training(augment, np.array([seed]), *sizes(pair), 0, 0, size)
-    expected = rendered(image, draws[0], size, (8, jitter > 0, True))
+    expected = rendered(image, draws[0], size, (8, jitter > 0, True, cubic))
     columns = {name: torch.from_numpy(draws[name].copy()) for name in draws.dtype.names}
     stored = (torch.from_numpy(image.reshape(-1)), torch.zeros(1, dtype=torch.long), *map(torch.tensor, sizes(pair)))
     lines = (torch.ones(size, 3), torch.zeros(size, 3))
-    taps = gather.taps_needed(draws, size)
-    found = gather.render(*stored, columns, (*lines, 8, jitter > 0, True), size, taps)[0]
+    taps = gather.taps_needed(draws, size, cubic)
+    found = gather.render(*stored, columns, (*lines, 8, jitter > 0, True, cubic), size, taps)[0]
     assert np.abs(found.numpy() - expected).max() < 2e-3
 
 
@@ -200,3 +202,40 @@ def test_what_is_given_and_cannot_act_is_refused_but_stays_readable_where_it_is_
 def test_what_a_data_set_has_by_itself_is_no_mistake():
     assert Config.load({"dataset": "cifar10", "data_args.crop": "none"}).data_args["crop"] == "none"  # padding stays 4
     assert Config.load({"dataset": "imagenet", "model": "resnet18", "data_args.crop": "none"})
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 66), (200, 131), (40, 90)])
+def test_bicubic_evaluation_is_that_of_pillow(height, width):
+    image = picture(height, width)
+    short = min(height, width)
+    draw = draw_evaluation(Augment(image_size=32, eval_resize=32), *sizes((height, width)), 32)[0]
+    out = rendered(image, draw, 32, (0, False, False, True))
+    resized = [round(32 * side / short) if side != short else 32 for side in (width, height)]
+    assert out.min() >= 0 and out.max() <= 255
+    if height == width:  # else the published way rounds the longer side to whole pixels before it crops
+        expected = np.asarray(Image.fromarray(image).resize(resized, Image.Resampling.BICUBIC), np.float32)
+        assert np.abs(out - expected).max() <= 1.01  # Pillow rounds after either direction
+
+
+def test_crop_pct_is_the_resize_of_timm():
+    one = draw_evaluation(Augment(image_size=224, crop_pct=0.875), *sizes((300, 400)), 224)
+    other = draw_evaluation(Augment(image_size=224, eval_resize=256), *sizes((300, 400)), 224)
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"mean": [0.5]}, None),
+        ({"mean": [0.5, 0.5]}, r"mean=\[0.5, 0.5\]: expected 1 numbers, one a channel of digits"),
+        ({"std": [0.0]}, r"std=\[0.0\]: must be > 0"),
+        ({"std": [0.2], "normalize": False}, "data_args.std=.*nothing is normalised, with normalize=false"),
+    ],
+)
+def test_normalisation_may_be_given(given, told):
+    if told:
+        with pytest.raises(UsageError, match=told):
+            Config.load({"data_args": given})
+        return
+    config = Config.load({"data_args": given})
+    assert check(config).mean == (0.5,) and check(config).std == check(Config()).std

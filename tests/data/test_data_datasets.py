@@ -220,7 +220,7 @@ def test_every_data_set_accepts_its_own_defaults():
     "name, given, problem",
     [
         ("cifar", {}, "did you mean 'cifar1"),
-        ("cifar10", {"paddin": 4}, "did you mean 'padding'"),
+        ("cifar10", {"paddin": 4}, "did you mean 'data_args.padding'"),
         ("cifar10", {"padding": -1}, "must be >= 0"),
         ("cifar10", {"crop": "padd"}, "did you mean 'pad'"),
         ("cifar10", {"image_size": 64}, "image_size must be 32"),

@@ -248,7 +248,7 @@ def test_memory_format_follows_the_config(pictures):
         ({"batch_size": 1439}, "batch_size=1439: digits has only 1,438 training samples; use batch_size<=1438"),
         ({"dataset": "digitz"}, "unknown dataset 'digitz'; did you mean 'digits'"),
         ({"dataset": "linear", "loader": "ffcv"}, "vectors; use loader=memory"),
-        ({"data_args": {"flop": 1}}, "did you mean 'flip'"),
+        ({"data_args": {"flop": 1}}, "did you mean 'data_args.flip'"),
         (
             {"data_args": {"crop": "pad", "padding": 8, "pad_mode": "reflect"}},
             "padding=8: an image of 8 pixels reflects at most 7; use pad_mode=zero",

@@ -25,7 +25,7 @@ from research.models import create_model
 from research.runs.run import Run
 from research.training.loop import fit
 from research.training.preflight import preflight
-from research.training.sources import load_source
+from research.training.sources import load_source, renormalise
 
 GOLDEN = GOLDENS / "cheap-convs"
 
@@ -263,7 +263,7 @@ def test_published_teacher_comes_with_its_weights_and_classes(monkeypatch):
 def fake_run(shape: tuple[int, ...], classes: int):
     from types import SimpleNamespace
 
-    info = SimpleNamespace(shape=shape, classes=classes)
+    info = SimpleNamespace(shape=shape, classes=classes, mean=(), std=())
     loader = SimpleNamespace(info=info)
     return SimpleNamespace(train_loader=loader, device=torch.device("cpu"), config=Config.load(), dir=Path("runs/x"))
 
@@ -322,3 +322,25 @@ def test_a_teacher_for_logits_alone_is_proposed_where_maps_are_not_known(tiny):
     with pytest.raises(UsageError, match=r"distill: where .* Sequential is not known; give distill.beta=0 to train"):
         preflight(tiny(hooks={"distill": {"alpha": 0.5}}))
     preflight(tiny(hooks={"distill": {"alpha": 0.5, "beta": 0}}))
+
+
+def test_a_teacher_sees_inputs_normalised_as_in_its_own_training(tiny):
+    teacher = fit(Run.create(tiny(name="teacher", epochs=1, data_args={"mean": [0.1], "std": [0.9]})))
+    student = Run.create(
+        tiny(name="student", epochs=1, hooks={"distill": {"teacher": "teacher", "alpha": 0.5, "beta": 0}})
+    )
+    fit(student)
+    (note,) = [row["text"] for row in map(json.loads, student.paths.metrics.open()) if row["kind"] == "note"][:1]
+    assert "with inputs normalised as in its own training (mean [0.1], deviation [0.9])" in note
+    (measured,) = [row for row in rows(student) if row["kind"] == "val_teacher"]
+    assert measured["top1"] == pytest.approx(teacher.status["best_top1"])
+
+
+def test_normalisations_are_exchanged_exactly():
+    network = torch.nn.Conv2d(2, 2, 1)
+    x, plain = torch.rand(3, 2, 4, 4), torch.nn.Conv2d(2, 2, 1)
+    plain.load_state_dict(network.state_dict())
+    given, own = ((0.1, 0.2), (0.5, 0.7)), ((0.4, 0.3), (0.2, 0.9))
+    normalised = [(x - torch.tensor(m).view(2, 1, 1)) / torch.tensor(s).view(2, 1, 1) for m, s in (given, own)]
+    renormalise(network, given, own)
+    torch.testing.assert_close(network(normalised[0]), plain(normalised[1]))

@@ -173,7 +173,7 @@ def test_answers_that_would_fill_the_memory_are_refused(tiny, monkeypatch):
 
 
 def student(shape: tuple[int, ...], classes: int) -> SimpleNamespace:
-    info = SimpleNamespace(shape=shape, classes=classes)
+    info = SimpleNamespace(shape=shape, classes=classes, mean=(), std=())
     loader = SimpleNamespace(info=info)
     return SimpleNamespace(train_loader=loader, device=torch.device("cpu"), config=Config.load(), dir=Path("runs/x"))
 

@@ -57,7 +57,7 @@ class Render(SimpleRGBImageDecoder):
     def generate_code(self):
         read, each, channels = self.memory_read, Compiler.get_iterator(), self.channels
         decompress, jpg = Compiler.compile(imdecode), IMAGE_MODES["jpg"]
-        scale, bias, cutout, jitter, boxed = self.finish
+        scale, bias, cutout, jitter, boxed, cubic = self.finish
 
         def one(stored, entry, out):
             height, width = np.int64(entry["height"]), np.int64(entry["width"])
@@ -66,7 +66,7 @@ class Render(SimpleRGBImageDecoder):
                 decompress(stored, image, height, width, height, width, 0, 0, 1, 1, False, False)
             else:
                 image = stored.reshape((height, width, 3))
-            render(image[:, :, :channels], entry, (scale, bias, cutout, jitter, boxed), out)
+            render(image[:, :, :channels], entry, (scale, bias, cutout, jitter, boxed, cubic), out)
 
         one = Compiler.compile(one)  # apart, because numba's parallel analysis fails on tuples of constant arrays
 
