@@ -24,21 +24,6 @@ class WithoutInitialValues(TorchFunctionMode):
         return args[0] if func in self.random else func(*args, **(kwargs or {}))
 
 
-def needs_several(model: nn.Module, input_shape: tuple[int, ...]) -> str | None:
-    """The batch norm of ``model`` that sees a single value a channel where a batch is one input; ``None`` without one.
-
-    The model, in training mode afterwards, is one of no further use: its statistics have changed.
-    """
-    with torch.no_grad():
-        try:
-            model.train()(torch.zeros(1, *input_shape))
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error):
-                return str(error)
-            raise
-    return None
-
-
 def failure(
     construct: Callable[..., nn.Module], values: Mapping[str, Any], input_shape: tuple[int, ...] | None
 ) -> str | None:

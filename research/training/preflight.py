@@ -17,7 +17,7 @@ from research.hooks.base import refusals
 from research.layers.substitute import parse_spec, planned
 from research.layers.sync_norm import synchronise
 from research.models import check_model, create_model
-from research.models.dry_run import WithoutInitialValues, needs_several
+from research.models.dry_run import WithoutInitialValues
 from research.runs.network import Outline
 from research.training.sources import check_sources
 
@@ -71,24 +71,40 @@ def problems_of_device(config: Config) -> list[str]:
 
 
 def check_network(config: Config, info: DataInfo) -> None:
-    """Refuse methods and substitutes that do not fit the network, once that fits the data.
+    """Refuse methods, substitutes and batches that do not fit the network, once that fits the data.
 
     Raises:
         UsageError: one line for each.
     """
-    share = config.batch_size // (config.processes * config.nodes * config.accumulation)
-    if share == 1 and needs_several(Outline.of(config, info.classes, info.shape, info.train).model, info.shape):
-        parts = " x ".join(f"{name}={getattr(config, name)}" for name in ("processes", "nodes", "accumulation"))
-        raise UsageError(
-            f"batch_size={config.batch_size}: is one image for each of {parts}, of which batch norm makes no "
-            f"statistics (model={config.model!r}); give batch_size={2 * config.batch_size} or more"
-        )
+    if config.batch_size == config.processes * config.nodes * config.accumulation and not config.sync_bn:
+        check_single_images(config, info)
     if config.hooks or config.sync_bn:
         check_methods(config, Outline.of(config, info.classes, info.shape, info.train))
     elif config.substitute:
         with WithoutInitialValues():
             model = create_model(config.model, info.classes, info.shape, **config.model_args)
         planned(model, parse_spec(config.substitute), info.shape)
+
+
+def check_single_images(config: Config, info: DataInfo) -> None:
+    """Refuse a network whose batch norm cannot train on one image at a time, because it sees one value a channel.
+
+    Raises:
+        UsageError: it is one.
+    """
+    with WithoutInitialValues(), torch.no_grad():
+        model = Outline.of(config, info.classes, info.shape, info.train).model.train()
+        try:
+            model(torch.zeros(1, *info.shape))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            parts = config.processes * config.nodes * config.accumulation
+            raise UsageError(
+                f"batch_size={config.batch_size}: leaves one image to each of {parts} parts (processes x nodes x "
+                f"accumulation), and a batch norm of {config.model} then sees one value a channel; give batch_size="
+                f"{2 * parts}"
+            ) from None
 
 
 def check_methods(config: Config, outline: Outline) -> None:

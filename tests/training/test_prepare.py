@@ -1,10 +1,7 @@
 """What is looked at and made before the first step."""
 
-import pytest
 import torch
 
-from research.errors import UsageError
-from research.training.preflight import preflight
 from research.training.prepare import begin_momentum
 
 
@@ -37,17 +34,3 @@ def test_momentum_that_begins_at_zero_trains_as_without_any():
             sgd.step()
         ends.append(weight.detach())
     assert torch.equal(*ends)
-
-
-@pytest.mark.parametrize(("given", "refused"), [({}, True), ({"model_args": {"batch_norm": False}}, False)])
-def test_a_share_of_one_image_under_batch_norm_is_refused_before_a_run(tiny, given, refused):
-    config = tiny(model="mnist_mlp", batch_size=2, accumulation=2, **given)
-    if not refused:
-        assert preflight(config)
-        return
-    with pytest.raises(UsageError, match="batch_size=2: is one image for each of .*accumulation=2.*give batch_size=4"):
-        preflight(config)
-
-
-def test_a_share_of_one_image_that_keeps_its_pixels_until_the_last_norm_trains(tiny):
-    assert preflight(tiny(model="resnet8", batch_size=1))  # its smallest map has several pixels
