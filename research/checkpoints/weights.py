@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -47,7 +46,7 @@ def read(path: Path, ema: bool = False) -> Weights:
     if found is None:
         kind = "averaged weights" if ema else "weights"
         raise UsageError(
-            f"{path}: no {kind} under any of {', '.join(holders)}; it holds {', '.join(list(content)[:8])}"
+            f"{path}: no {kind} under any of {', '.join(holders)}; it holds {', '.join(map(str, list(content)[:8]))}"
         )
     if is_functional_wrn(found):
         return Weights(to_torchvision(found), "wide_resnet50_2")
@@ -63,6 +62,9 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object) -> No
         UsageError: something is missing, left over or of another shape; says how much, and the first few names.
     """
     own = model.state_dict(keep_vars=True)
+    odd = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_nested]
+    if odd:
+        raise UsageError(f"{where}: {_few(odd)}: expected dense tensors")
     tensors = _without_prefix(tensors, own)
     shared = {id(own[name]) for name in tensors if name in own}  # safetensors keep a shared weight under one name
     missing = [
@@ -80,7 +82,10 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object) -> No
     problems = [f"{len(names)} {what} ({_few(names)})" for what, names in told.items() if names]
     if problems:
         raise UsageError(f"{where}: not weights of this network: {'; '.join(problems)}; give its model=… and dataset=…")
-    model.load_state_dict(tensors, strict=False)
+    try:
+        model.load_state_dict(tensors, strict=False)
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # of types that cannot be copied into weights
+        raise UsageError(f"{where}: cannot be loaded: {str(error).partition(chr(10))[0]}") from None
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -98,15 +103,18 @@ def _content(path: Path) -> dict[str, Any]:
             f"{path}: only tensors, plain containers and argparse.Namespace are read, nothing that could run code "
             f"({refused}); if you trust it, save its state_dict alone"
         ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise UsageError(f"{path}: damaged, or not a file of weights ({str(error).partition(chr(10))[0]})") from None
+    except Exception as error:  # what a damaged pickle ends in is anybody's guess
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{path}: damaged, or not a file of weights ({reason})") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a mapping of names to weights, found {type(content).__name__}")
     return content
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
 
 
 def _without_prefix(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+from research.errors import UsageError, closest
 
 ASSIGNMENTS = {"metavar": "key=value", "nargs": "*", "help": "see `research parameters`, `research hooks`"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are told as all others are, with the closest valid word."""
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.match(r"argument command: invalid choice: '(.*)' \(choose from (.*)\)$", message, re.S):
+            known = [name.strip("' ") for name in wrong[2].split(",")]
+            message = f"unknown command {wrong[1]!r}{closest(wrong[1], known) or f'; `{self.prog} --help` lists them'}"
+        raise UsageError(message.removeprefix("argument "))
 
 
 class Commands:

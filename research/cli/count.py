@@ -25,19 +25,28 @@ def count_network(options: argparse.Namespace) -> None:
 
     shape = None
     if options.input:
-        try:
-            shape = tuple(int(n) for n in options.input.split("x"))
-        except ValueError:
-            raise UsageError(f"--input={options.input!r}: expected CxHxW, such as 3x32x32") from None
+        shape = shape_of(options.input)
     done = count_run(parse_assignments(options.assignments), shape, options.legacy, options.allow_ignored)
     if not options.total:
         rows = list(done.table())
         print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
         print()
-    for cost in (done.own, done.cost) if done.report else (done.own,):
+    for cost in (done.own, done.cost) if done.report or done.cost != done.own else (done.own,):
         print(cost)
         if cost.ignored:
             print(f"not counted: {', '.join(f'{kind} ({n:,})' for kind, n in cost.ignored.items())}")
         print()
+    print(f"as it trains: {done.cost.params:,} params, {done.cost.nonzeros:,} nonzeros")
     if done.report:
         print(done.report)
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """The shape of one input that ``text`` writes: channels, height and width, or the length of a vector."""
+    parts = text.split("x")
+    shape = tuple(int(part) for part in parts if part.isascii() and part.isdigit())
+    if len(shape) != len(parts) or len(shape) not in (1, 3) or 0 in shape:
+        raise UsageError(f"--input={text!r}: expected CxHxW, such as 3x32x32")
+    if 1 in shape[1:]:
+        raise UsageError(f"--input={text!r}: an image must be at least 2 pixels high and wide")
+    return shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,16 @@ class Stored(NamedTuple):
     tensors: dict[str, Tensor]
 
 
+def refuse_choice(path: Path, is_folder: bool, last: bool, ema: bool) -> None:
+    """Raise UsageError where ``last`` or ``ema`` choose among what ``path`` has not got."""
+    if is_folder and last and ema:
+        raise UsageError("--last --ema: a run keeps one average, of its newest epoch; leave --last out")
+    if not is_folder and last:
+        raise UsageError(f"--last: {path} is not the folder of a run, which alone has best and newest weights")
+    if not is_folder and ema and path.suffix == ".safetensors" and path.name != RunPaths("").average.name:
+        raise UsageError(f"--ema: {path.name} holds one set of weights; give the folder of its run")
+
+
 def find_stored(
     path: Path,
     given: Mapping[str, Any] | None = None,
@@ -45,12 +56,14 @@ def find_stored(
         UsageError: there is nothing there, or no weights of this kind.
     """
     given = given or {}
-    home = next((f for f in ([path] if path.is_dir() else path.parents[:2]) if RunPaths(f).config.is_file()), None)
+    is_folder = os.path.isdir(path)  # not Path.is_dir, which raises for names that cannot be
+    refuse_choice(path, is_folder, last, ema)
+    home = next((f for f in ([path] if is_folder else path.parents[:2]) if os.path.isfile(RunPaths(f).config)), None)
     config = Config.load(Run.open(home).config.to_dict(), given) if home else None
-    if path.is_dir():
+    if is_folder:
         if not home:
             raise UsageError(f"{path} is not a run: it has no config.json")
-        if last and not ema:
+        if last:
             state = checkpoint.load_newest(RunPaths(home).checkpoints)
             if state is None:
                 raise UsageError(f"{home} has no checkpoint yet")

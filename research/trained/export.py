@@ -13,6 +13,7 @@ A file is safetensors with a description in its header, so that :func:`load_expo
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 from research.checkpoints import weights
 from research.config import Config
 from research.data.datasets import classes_and_shape
-from research.errors import UsageError, nearest
+from research.errors import Failure, UsageError, nearest
+from research.files import replaced
 from research.layers.substitute import substitute
 from research.models import create_model
 from research.runs.network import network_of
@@ -91,6 +93,8 @@ def export(run: Path | str, format: Format = "csr", out: Path | str = "") -> Exp
             f"format={format!r}: expected {', '.join(get_args(Format))}{nearest(format, get_args(Format))}"
         )
     stored = find_stored(Path(run))
+    path = Path(out or f"{stored.path.parent.name}.{format.replace(':', 'to')}.safetensors")
+    refuse_place(path)
     classes, shape = classes_and_shape(stored.config.dataset, stored.config.data_args)
     model = network_of(stored.config, classes, shape, torch.device("cpu"))
     weights.load_into(model, stored.tensors, stored.path)
@@ -108,17 +112,31 @@ def export(run: Path | str, format: Format = "csr", out: Path | str = "") -> Exp
         }
     told = {"format": format, "model": stored.config.model, "model_args": dict(stored.config.model_args)}
     told |= {"substitute": stored.config.substitute, "classes": classes, "shape": list(shape)}
-    path = Path(out or f"{stored.path.parent.name}.{format.replace(':', 'to')}.safetensors")
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors_of(plain, layers if format == "csr" else {}), part, {"research": json.dumps(told)})
     try:
-        difference = compare(model, load_export(part), shape, CLOSE_IN_HALF if format == "2:4" else CLOSE)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        with replaced(path) as part:
+            save_file(tensors_of(plain, layers if format == "csr" else {}), part, {"research": json.dumps(told)})
+            difference = compare(model, load_export(part), shape, CLOSE_IN_HALF if format == "2:4" else CLOSE)
+    except (OSError, SafetensorError) as error:
+        raise Failure(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     stored = sum(tensor.numel() * tensor.element_size() for tensor in plain.state_dict().values())
     kept = layers if format != "dense" else {}
     return Export(path, format, path.stat().st_size, stored, kept, difference)
+
+
+def refuse_place(path: Path) -> None:
+    """Raise UsageError where no export can be written, or would replace a file that is none."""
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a folder; name a file in it")
+    if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path.parent}: cannot be written; give another --out")
+    if os.path.exists(path):
+        try:
+            with safe_open(path, "pt") as file:
+                ours = "research" in (file.metadata() or {})
+        except (OSError, SafetensorError):
+            ours = False
+        if not ours:
+            raise UsageError(f"{path}: exists, and `research export` did not write it; give another --out")
 
 
 def load_export(path: Path | str, device: str = "") -> nn.Module:
