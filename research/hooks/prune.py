@@ -119,6 +119,7 @@ class Prune(MaskHook):
     def idle(self) -> Reasons:
         reasons = {p: why for p, why in super().idle().items() if p != "start_from"}  # also without a mask
         if not self.dense:
+            reasons["momentum"] = "what is killed never grows again"
             if self.every:
                 reasons |= dict.fromkeys(("begin", "end"), f"prunes come at ends of epochs, with every={self.every}")
             else:

@@ -44,6 +44,7 @@ def notes(run: Run) -> list[str]:
         ({"rigl.growth": "random", "rigl.grown_momentum": 1}, "growth=random looks at no gradient"),
         ({"prune.every": 1, "prune.begin": 0.1}, "prunes come at ends of epochs, with every=1"),
         ({"prune.every": 1, "prune.end": 0.5}, "prunes come at ends of epochs, with every=1"),
+        ({"prune.momentum": "legacy"}, "what is killed never grows again"),
         ({"prune.start_epoch": 1}, "it belongs to every="),
         ({"tied.sparsity": 0, "tied.unit": "slice"}, "nothing is tied"),
         ({"auxiliary.mode": "concat", "auxiliary.weight": 0.3}, "mode=concat takes the mean"),
@@ -158,8 +159,8 @@ FLIPS = {
     "distill": {"alpha": 0.5, "beta": 10.0, "temperature": (2.0, {"alpha": 0.5}), "taps": ["layer1"], "split": None,
                 "reduction": ("batchmean", {"alpha": 0.5}), "cache": None, "teacher": None, "teacher_model": None},
     "drop_path": {"p": 0.5},
-    "dsr": {"period": "3", "k": 20, "threshold": 0.2, "tolerance": None, "prune": "exact",
-            "fraction": (0.3, {"prune": "fraction"}), "reallocate": False, "big_new_weights": True,
+    "dsr": {"period": "3", "k": 2000, "threshold": 0.2, "tolerance": None, "prune": ("exact", {"threshold": 1e-3}),
+            "fraction": (0.3, {"prune": "fraction", "k": 600, "threshold": 1e-3}), "reallocate": False, "big_new_weights": True,
             "weighted": (True, {"granularity": 2}),
             "rounding": "legacy", "stop_epoch": 1},
     "ema": {"decay": None},
@@ -167,7 +168,7 @@ FLIPS = {
     "itop": {"period": 3, "growth": "random", "rate": 0.3, "final_rate": 0.2},
     "logit_stats": {},
     "power_grad": {"alpha": 2.0, "final_alpha": 2.0},
-    "prune": {"last": None, "kind": "exponential", "iterations": 5, "begin": 0.2, "end": 0.5, "every": None,
+    "prune": {"momentum": None, "last": None, "kind": "exponential", "iterations": 5, "begin": 0.2, "end": 0.5, "every": None,
               "start_epoch": None, "start_from": None, "legacy": True},
     "rigl": {"period": 3, "fraction": 0.5, "anneal": "constant", "power": (1.0, {"anneal": "power"}), "end": 0.4,
              "growth": "random", "grown_momentum": 1.0},
@@ -178,7 +179,7 @@ FLIPS = {
              "only": "layer1*", "keep": "layer1*", "sparse_downsample": None},
 }  # fmt: skip
 MASKS = {
-    "sparsity": 0.5, "sparsity_fc": None, "sparsity_conv": 0.5, "distribution": "erk", "granularity": 2,
+    "sparsity": 0.6, "sparsity_fc": None, "sparsity_conv": 0.6, "distribution": "erk", "granularity": 2,
     "only": "layer1*", "keep": "layer1*", "sparse_downsample": None, "l1": 1e-2, "momentum": "legacy",
     "group_lasso": (True, {"l1": 1e-2}), "copy_mask_from": None, "copy_init": None,
 }  # fmt: skip
