@@ -7,7 +7,6 @@ Whatever it started ends when the calling process dies.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from research.processes import PARENT, STOP_SIGNALS, Interruption, inherited_blo
 from research.runs.metrics import read_row
 from research.runs.run import Run
 from research.runs.status import recorded
-from research.training.outcome import ASKED
+from research.training.outcome import ASKED, of_the_place
 
 if TYPE_CHECKING:
     from research.data.loader import DataInfo
@@ -84,10 +83,10 @@ def launch(config: Config) -> Run:
         run.remove_unbegun()
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if (told := of_the_place(run, error)) is error:
             raise
         run.remove_unbegun()
-        raise UsageError(f"cannot write {run.dir}: {error.strerror}; the same command continues it") from error
+        raise told from error
     return run
 
 

@@ -241,6 +241,8 @@ def _table(runs: Runs | Sequence[str]) -> str:
     lines = ["| run | changed parameters | status | best top-1 (%) |", "| --- | --- | --- | ---: |"]
     for run, changes in zip(runs.itertuples(), runs.changes(), strict=True):
         best = f"{run.best_top1:.2f}" if run.best_top1 == run.best_top1 else ""
+        if run.epoch > 0 and run.last_loss != run.last_loss:
+            best = f"{best}, loss not finite"
         told = ", ".join(word(key, value) for key, value in changes.items())
         told = told.replace("|", r"\|").replace("\n", " ")
         lines.append(f"| `{run.name}` | {told or 'none'} | {run.status} | {best} |")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from research.distributed import lost_a_peer
 from research.errors import UsageError
@@ -18,9 +20,9 @@ ASKED = "asked to stop; the same command continues it"
 @contextmanager
 def outcome_recorded(run: Run) -> Iterator[None]:
     """Keep ``status.json`` true from the first moment to the last, however training ends (kill -9 excepted)."""
-    if run.rank == 0:
-        run.set_status("running")
     try:
+        if run.rank == 0:
+            run.set_status("running")
         yield
         if run.rank == 0:
             run.set_status("finished")
@@ -38,13 +40,25 @@ def record_failure(run: Run, error: BaseException) -> BaseException:
             with suppress(OSError):
                 run.set_status("interrupted", message=ASKED)
     elif isinstance(error, Exception):  # of any rank: the first cause counts, not the peers that it took along
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            error = UsageError(f"disk full while training {run.name} ({error}); the same command continues it")
+        error = of_the_place(run, error)
         if not lost_a_peer(error):
             usage, lines = isinstance(error, UsageError), traceback.format_exception(error)
             with suppress(OSError):  # a full disk must not hide what went wrong
                 run.set_status("failed", message=str(error), usage=usage, traceback="".join(lines))
     return error
+
+
+def of_the_place(run: Run, error: Exception) -> Exception:
+    """What a user is told when ``error`` is about the disk, or about one of the run's own files; else ``error``."""
+    if not isinstance(error, OSError):
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UsageError(f"disk full while training {run.name} ({error}); the same command continues it")
+    names = [Path(os.fsdecode(name)) for name in (error.filename2, error.filename) if isinstance(name, (str, bytes))]
+    own = [name for name in names if run.dir.resolve() in name.resolve().parents]
+    if not own:
+        return error
+    return UsageError(f"cannot use {own[0]}: {error.strerror}; put it right, and the same command continues the run")
 
 
 class Stopped(SystemExit):

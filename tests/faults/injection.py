@@ -6,6 +6,7 @@ its work costs. Work ends as a command would: what it refused is one line, and t
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -61,6 +62,9 @@ class Process:
     def _work(self, work: Callable[[], object]) -> int:
         code, said = 0, ""
         try:
+            faulthandler.disable()
+            for number in (signal.SIGINT, signal.SIGHUP):  # that a shell may have us ignore
+                signal.signal(number, signal.SIG_DFL)
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)

@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from synthetic_runs import write_run
 from research import logbook
 from research.errors import UsageError
 from research.frames import load_runs
+from research.runs.run import Run
 
 TODAY = date.today().isoformat()
 WRITER = """
@@ -234,3 +236,11 @@ def test_an_entry_is_never_a_bare_heading(tmp_path, text):
     with pytest.raises(UsageError, match="'One': nothing to append; a log entry needs a text, figures or runs"):
         logbook.append("One", text, path=tmp_path / "log.md")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_whose_loss_is_not_finite_say_so_in_the_entry(tiny, tmp_path):
+    run = Run.create(tiny(name="wild"))
+    run.log("val", loss=math.nan, top1=10.0)
+    run.set_status("finished", epoch=1, best_top1=10.0)
+    logbook.append("t", "x", runs=load_runs(run.dir), path=tmp_path / "log.md")
+    assert "| finished | 10.00, loss not finite |" in (tmp_path / "log.md").read_text()

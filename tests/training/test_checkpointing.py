@@ -268,3 +268,15 @@ def test_loaders_are_closed_however_training_ends(tiny, power_cut, monkeypatch):
     with pytest.raises(Killed):
         fit(Run.create(tiny(power_cut=True)))
     assert sorted(closed) == ["train", "val"]
+
+
+@pytest.mark.parametrize("name", ["status.json", "metrics.jsonl", "env.json", "checkpoint"])
+def test_folder_in_the_place_of_a_file_is_one_line(tiny, name):
+    run = Run.create(tiny(name="odd"))
+    (run.dir / name).mkdir() if name != "checkpoint" else (run.dir / name).write_text("mine")
+    if name == "env.json":
+        assert fit(run).status["status"] == "finished" and (run.dir / "damaged-env.json").is_dir()
+        return
+    with pytest.raises(UsageError, match=name) as refused:
+        launch(run.config)
+    assert "\n" not in str(refused.value) and (run.dir / name).exists()
