@@ -1,6 +1,7 @@
 # make demo   train twice on real digits, draw, and write a log entry (under 3 minutes on two cores)
 # make test   the tests
 # make faults   1,000 injected faults, and what came of them (under an hour on two cores)
+# make lowest   the tests with the oldest versions that pyproject.toml admits, in an environment of their own
 # make lab    JupyterLab on this machine only, with its token
 # Each sets up what it needs first; the second call starts at once. In the conda environment "research" that is used.
 
@@ -13,7 +14,7 @@ INSTALLED := .venv/installed
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test slow faults lab install lint docs pins
+.PHONY: demo test slow faults lowest lab install lint docs pins
 
 # One GPU trains on one process; several, or none, on two
 PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
@@ -40,6 +41,13 @@ slow: $(INSTALLED)
 
 faults: $(INSTALLED)
 	OMP_NUM_THREADS=1 python -m pytest -m faults tests/faults
+
+lowest: $(INSTALLED)
+	mkdir -p build
+	PKG_CONFIG_PATH=$(CURDIR)/.ci/ffcv uv pip compile --quiet --upgrade --resolution lowest-direct --no-annotate --no-header \
+	--python-version 3.11 --extra dev pyproject.toml --output-file build/lowest.txt
+	PYTHON=$(or $(PYTHON),python3.11) CONSTRAINTS=build/lowest.txt .ci/install .venv-lowest
+	PATH=$(CURDIR)/.venv-lowest/bin:$$PATH python -m pytest
 
 lint: $(INSTALLED)
 	ruff check .

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import integrate, stats
 
 from research.config import Config
 from research.errors import UsageError
@@ -205,10 +205,11 @@ def _intervals(statistic: Callable, X: np.ndarray, Y: np.ndarray) -> dict[str, f
 
 def _interval(data: Sequence[np.ndarray], statistic: Callable, **options: Any) -> tuple[float, float]:
     """95 % of the statistic over resamples; those in which nothing varies have none and are left out."""
+    draw = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         resampled = stats.bootstrap(
-            data, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=0, **options
+            data, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, random_state=draw, **options
         ).bootstrap_distribution
     return tuple(np.nanquantile(resampled, (0.025, 0.975)))
 
@@ -272,7 +273,7 @@ def _span(members: Sequence[np.ndarray]) -> dict[str, float]:
 def _normal_span(count: int) -> float:
     """Expected largest minus smallest of ``count`` standard normal numbers."""
     x = np.linspace(-8, 8, 4001)
-    return float(np.trapezoid(1 - stats.norm.cdf(x) ** count - stats.norm.sf(x) ** count, x))
+    return float(integrate.trapezoid(1 - stats.norm.cdf(x) ** count - stats.norm.sf(x) ** count, x))
 
 
 def markdown(frame: pd.DataFrame, digits: int = 2) -> str:
