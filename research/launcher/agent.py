@@ -18,7 +18,9 @@ def main(directory: str) -> int:
     die_with_parent(signal.SIGTERM)
     unblock()
     os.environ[PARENT] = str(os.getpid())
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # torch takes seconds
+    from torch.distributed.elastic.multiprocessing import api  # torch takes seconds
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig
     from torch.distributed.run import main as torchrun
 
     paths = RunPaths(directory)
@@ -28,7 +30,11 @@ def main(directory: str) -> int:
     else:
         where = ["--nnodes", str(config["nodes"]), "--rdzv-backend", "c10d", "--rdzv-endpoint", config["rendezvous"]]
         where += ["--rdzv-id", paths.dir.name]
-    where += ["--signals-to-handle", ",".join(number.name for number in STOP_SIGNALS)]
+    if hasattr(LaunchConfig, "signals_to_handle"):
+        where += ["--signals-to-handle", ",".join(number.name for number in STOP_SIGNALS)]
+    else:  # torch before 2.9
+        for number in STOP_SIGNALS:
+            signal.signal(number, api._terminate_process_handler)
     where += ["--log-dir", os.devnull]  # else it leaves a folder in the temporary directory
     try:
         torchrun([*where, "--nproc-per-node", str(config["processes"]), "-m", "research.training", directory])
