@@ -260,6 +260,7 @@ def test_processes_start_as_they_were_asked_for(given, seen, tiny, monkeypatch):
     monkeypatch.setattr("torch.distributed.run.main", lambda words: said.append(" ".join(words)))
     monkeypatch.setattr(agent, "die_with_parent", lambda number: None)
     monkeypatch.setattr(agent, "unblock", lambda: None)
+    monkeypatch.setattr(agent.signal, "signal", lambda number, handler: None)  # of this process they stay
     monkeypatch.setenv(agent.PARENT, "")
     run = Run.create(tiny(**given))
     launch.start(run, "memory")

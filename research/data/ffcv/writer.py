@@ -84,7 +84,7 @@ class _Writer(DatasetWriter):
             return self._follow(workers, allocated, done)
         finally:
             for worker in workers:
-                worker.terminate()
+                worker.kill()  # whatever the handlers that it inherited do with a request
                 worker.join()
             todo.cancel_join_thread()
 
