@@ -10,11 +10,23 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from research.cli import count, data, doctor, evaluate, export, lists, log, run, runs, sweep
+from research.cli import clean, count, data, doctor, evaluate, export, lists, log, run, runs, sweep
 from research.cli.commands import Commands, Parser
 from research.errors import Failure, Note, UsageError
 
-GROUPS = (run, evaluate, sweep, runs, log, export, data, doctor, lists, count)  # a new file of commands adds its name
+GROUPS = (
+    run,
+    evaluate,
+    sweep,
+    runs,
+    log,
+    export,
+    data,
+    doctor,
+    clean,
+    lists,
+    count,
+)  # a new file of commands adds its name
 
 
 OF_THE_MACHINE = frozenset(

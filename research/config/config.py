@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from research.config.checks import (
+    MOST_BYTES,
     check_hooks,
     check_model_and_data,
     check_substitute,
@@ -18,7 +19,7 @@ from research.config.checks import (
     problems_without_effect,
     without_defaults,
 )
-from research.config.effects import ELSEWHERE, without_effect
+from research.config.effects import ELSEWHERE, too_late, without_effect
 from research.config.merging import Merged, merge
 from research.errors import UsageError, tell
 from research.parameters.piecewise import Piecewise
@@ -171,7 +172,10 @@ class Config:
     def run_name(self) -> str:
         """Folder of the run under ``runs``."""
         words = [self.dataset, self.model, self.substitute, *self.hooks, self.identity[:8]]
-        return self.name or re.sub(r"[^\w.=-]+", "-", "-".join(filter(None, words)))
+        plain = re.sub(r"[^\w.=-]+", "-", "-".join(filter(None, words)))
+        if len(os.fsencode(plain)) > MOST_BYTES:  # the identity at its end tells it apart
+            plain = f"{self.dataset}-{self.model}"[: MOST_BYTES // 4] + plain[-9:]
+        return self.name or plain
 
     @staticmethod
     def parameters() -> dict[str, Parameter]:
@@ -212,11 +216,11 @@ def _of_no_effect(values: Mapping[str, Any], merged: Merged) -> tuple[list[str],
             problems.append(line)
         elif (origin := merged.below.get(path, ("", None))[0]) != "stored":
             notes.append(f"{line} (from the recipe)" if origin == "recipe" else line)
-    for name, reason in without_effect(values).items():
+    for name, reason in (too_late(values) | without_effect(values)).items():
         line = f"{name}={_said(values[name])}: has no effect: {reason}"
         changed = json.loads(json.dumps(values[name])) != plain[name]
         origin, before = merged.below.get(name, ("", plain[name]))
-        if name in merged.typed and name not in ELSEWHERE:
+        if name in merged.typed and name not in ELSEWHERE | too_late(values).keys():
             if changed or json.loads(json.dumps(before)) == plain[name]:  # else it takes back what lies below
                 problems.append(line)
         elif changed and origin != "stored" and not (origin == "recipe" and merged.command):

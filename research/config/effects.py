@@ -15,6 +15,14 @@ def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def too_late(values: Mapping[str, Any]) -> dict[str, str]:
+    """What would act in a longer run than that of ``values``, with the reason: told, for it may be a trial run."""
+    name = "milestones" if values["milestones"] else "decay_epochs"
+    first = min(values["milestones"], default=values["decay_epochs"])
+    late = values["schedule"] == "step" and first >= values["epochs"]
+    return {name: f"the run ends before, after epochs={values['epochs']}"} if late else {}
+
+
 def _optimizer(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     other, names = ("adamw", ("betas", "eps")) if v["optimizer"] == "sgd" else ("sgd", ("momentum", "nesterov"))
     for name in names:
@@ -41,8 +49,6 @@ def _decay(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"it belongs to schedule=step; this is {v['schedule']}"
     elif v["milestones"]:
         yield "decay_epochs", "milestones say when the learning rate decays"
-        if min(v["milestones"]) >= v["epochs"]:
-            yield "milestones", f"the run ends before, after epochs={v['epochs']}"
 
 
 def _table(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -110,17 +110,24 @@ class Run:
 
     def remove_unbegun(self) -> None:
         """Remove the directory if this object made it and nothing but what a start writes is in it."""
-        paths = self.paths
-        written = {paths.config, paths.status, paths.environment, paths.output, paths.lock, paths.launcher_lock}
-        if not self.made or not self.dir.is_dir() or "step" in recorded(self.dir):
-            return
-        if all(row["kind"] == "note" for row in read_rows(paths.metrics)):
-            written.add(paths.metrics)
-        if set(self.dir.iterdir()) <= written:
-            for path in written:
+        if self.made and self.is_unbegun():
+            for path in self.start_files():
                 path.unlink(missing_ok=True)
             with suppress(OSError):  # another has put something in it meanwhile
                 self.dir.rmdir()
+
+    def is_unbegun(self) -> bool:
+        """Whether the directory is there, has seen no step, and holds nothing but what a start writes."""
+        if not self.dir.is_dir() or "step" in recorded(self.dir):
+            return False
+        return set(self.dir.iterdir()) <= self.start_files()
+
+    def start_files(self) -> set[Path]:
+        """The files that a start writes before the first step."""
+        paths = self.paths
+        written = {paths.config, paths.status, paths.environment, paths.output, paths.lock, paths.launcher_lock}
+        only_notes = all(row["kind"] == "note" for row in read_rows(paths.metrics))
+        return written | ({paths.metrics} if only_notes else set())
 
     @classmethod
     def open(cls, directory: str | os.PathLike) -> Run:
