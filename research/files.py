@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,14 @@ def write_new(stem: Path, contents: Mapping[str, bytes]) -> Path:
     """Write ``contents`` (suffix such as ``".png"`` -> bytes) beside each other under one free name.
 
     The name is ``stem``, or ``stem-2``, ``stem-3`` … when any of the files exists; two processes never get the same.
-    Returns the stem that was used. Missing folders are created.
+    Returns the stem that was used. Missing folders are created. A file has its name once it is whole, so that a
+    process killed at any moment leaves none that is empty.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     for free in itertools.chain([stem], (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))):
-        paths = {free.with_name(free.name + suffix): data for suffix, data in contents.items()}
-        if _reserve(list(paths)):
-            break
-    for path, data in paths.items():
-        write_atomic(path, data)
-    return free
+        if _written(free, contents):
+            return free
+    raise AssertionError("there is always another number")
 
 
 def write_atomic(path: Path, data: str | bytes | memoryview) -> None:
@@ -36,7 +34,7 @@ def write_atomic(path: Path, data: str | bytes | memoryview) -> None:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, into: Callable[[Path, Path], None] = os.replace) -> Iterator[Path]:
     """An empty hidden file beside ``path``, to be filled: it becomes ``path`` in one step, or vanishes on an error.
 
     A new file gets the permissions that the user's umask gives to any, an existing one keeps its own.
@@ -49,7 +47,7 @@ def replaced(path: Path) -> Iterator[Path]:
         with open(part, "rb") as file:  # safetensors puts another file in its place
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.replace(part, path)
+        into(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -79,13 +77,37 @@ def read_json(path: Path, otherwise: Any) -> Any:
         return otherwise
 
 
-def _reserve(paths: list[Path]) -> bool:
-    """Create every path empty, or none of them."""
-    for done, path in enumerate(paths):
+def _written(stem: Path, contents: Mapping[str, bytes]) -> bool:
+    """Whether every file could be made under this name; none is left where one of the names was taken."""
+    mine = []
+    for suffix, data in contents.items():
+        path = stem.with_name(stem.name + suffix)
         try:
-            path.touch(exist_ok=False)
+            _write_unless_there(path, data)
         except FileExistsError:
-            for mine in paths[:done]:
-                mine.unlink()
+            for made in mine:
+                made.unlink()
             return False
+        mine.append(path)
     return True
+
+
+def _write_unless_there(path: Path, data: bytes) -> None:
+    """Make ``path`` with this content in one step; FileExistsError where something has the name."""
+    if os.path.lexists(path):
+        raise FileExistsError(path)
+    with replaced(path, into=_linked) as part:
+        part.write_bytes(data)
+
+
+def _linked(part: Path, path: Path) -> None:
+    """Give ``part`` its name, unless another process was faster."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the name is taken first, and the content follows
+        path.touch(exist_ok=False)
+        os.replace(part, path)
+    else:
+        part.unlink()

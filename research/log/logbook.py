@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 HEADER = b"# Research log\n"
 LOCK_SECONDS = 60.0
-FENCE = re.compile(rb" {0,3}(`{3,}|~{3,})")
+FENCE = re.compile(rb" {0,3}(`{3,}(?![^\n]*`)|~{3,})")
+BLOCK = re.compile(rb" {0,3}<(?:!--|(pre|script|style|textarea)\b)", re.I)
 MARK = re.compile(rb"<!-- run:(\S+) (\S+) -->")
 
 Place = Callable[[bytes], "tuple[int, str] | None"]  # log -> offset of the new text and how it opens; None: no text
@@ -129,40 +130,52 @@ def _splice(path: Path, log: bytes, offset: int, text: str) -> None:
     """Put ``text`` into the log at ``offset``, as a paragraph of its own; every other byte stays."""
     if text:
         before, after = log[:offset], log[offset:]
-        *_, (_, fence) = ((b"", b""), *_fenced(before))
-        if fence and not after:  # left open by hand at the end of the log: it would swallow what comes now
-            text = f"{fence.decode()}\n\n{text}"
+        *_, (_, closing) = ((b"", b""), *_opened(before))
+        if closing and not after:  # left open by hand at the end of the log: it would swallow what comes now
+            text = f"{closing.decode()}\n\n{text}"
         gap = b"" if not before or before.endswith(b"\n\n") else b"\n" if before.endswith(b"\n") else b"\n\n"
         write_atomic(path, before + gap + text.encode() + b"\n" + (b"\n" + after if after else b""))
 
 
 def _headings(log: bytes) -> Iterator[tuple[int, str]]:
-    """Offset and text of every ``## `` line outside fenced code."""
+    """Offset and text of every ``## `` line outside code and comments."""
     offset = 0
-    for line, fence in _fenced(log):
-        if not fence and line.startswith(b"## "):
+    for line, closing in _opened(log):
+        if not closing and line.startswith(b"## "):
             yield offset, line.decode(errors="replace").rstrip()
         offset += len(line)
 
 
-def _fenced(text: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every line of ``text`` with the fence of code that is open after it, such as three backquotes; none is empty."""
-    fence = b""
+def _opened(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every line of ``text`` with what would close the block that is open after it, such as three backquotes.
+
+    These blocks are code, comments and what Markdown hands on as it is, such as ``<pre>``; empty where none is open.
+    """
+    closing = b""
     for line in text.splitlines(keepends=True):
-        mark = FENCE.match(line)
-        if mark and not fence:
-            fence = mark[1]
-        elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
-            fence = b""
-        yield line, fence
+        fence, block = FENCE.match(line), BLOCK.match(line)
+        if closing[:1] in (b"`", b"~"):
+            if fence and fence[1].startswith(closing) and line.strip() == fence[1]:
+                closing = b""
+        elif closing:
+            closing = b"" if closing in line.lower() else closing
+        elif fence:
+            closing = fence[1]
+        elif block:
+            closing = b"</" + block[1].lower() + b">" if block[1] else b"-->"
+            closing = b"" if closing in line[block.end() :].lower() else closing
+        yield line, closing
 
 
 def _closed(text: str) -> str:
-    """``text`` with what it leaves open closed, a fence of code or a comment, so that it swallows nothing after it."""
-    *_, (_, fence) = ((b"", b""), *_fenced(text.encode()))
-    if fence:
-        return f"{text}\n{fence.decode()}"
-    return f"{text} -->" if text.rfind("<!--") > text.rfind("-->") else text
+    """``text`` with what it leaves open closed, a fence of code, a comment or a tag, so that it swallows nothing."""
+    *_, (_, closing) = ((b"", b""), *_opened(text.encode()))
+    if closing:
+        return f"{text}\n{closing.decode()}"
+    if text.rfind("<!--") > text.rfind("-->"):
+        return f"{text} -->"
+    tags = text.lower()
+    return text + "\n</details>" * (tags.count("<details") - tags.count("</details>"))
 
 
 def _end_of_entry(log: bytes, offset: int) -> int:

@@ -212,15 +212,34 @@ def test_concurrent_writers_of_the_same_marks_write_them_once_and_lose_no_update
     )
 
 
-@pytest.mark.parametrize("text", ["see\n```\ncode", "~~~~ python\nx\n~~~", "a comment <!-- left open"])
+OPEN = {  # text -> what closes it
+    "see\n```\ncode": "\n```",
+    "~~~~ python\nx\n~~~": "\n~~~~",
+    "a comment <!-- left open": " -->",
+    "<!-- hidden\n```\ncode": "\n-->",
+    "```\n<!--": "\n```",
+    "<pre>\n```\ncode\n```": "\n</pre>",
+    "<details>\n<summary>a</summary>\n\nmore": "\n</details>",
+    "```a``` in a line\n```\ncode": "\n```",
+    "<pre>a</pre>\n<!-- b -->\n```\ncode\n```": "",
+}
+
+
+@pytest.mark.parametrize("text", OPEN)
 def test_what_a_text_leaves_open_swallows_no_later_entry(tmp_path, text):
     log = tmp_path / "log.md"
     logbook.append("One", text, path=log)
     logbook.append("Two", "after", path=log)
-    kept = log.read_text()
-    assert text in kept and kept.count("\n## ") == 2
+    assert log.read_text().endswith(f" One\n\n{text}{OPEN[text]}\n\n## {TODAY} Two\n\nafter\n")
     assert logbook.update("Two", "more", path=log) == log  # it is seen as an entry of its own
-    assert kept.count("<!--") == kept.count("-->")
+
+
+def test_headings_inside_a_comment_are_no_entries(tmp_path):
+    log = tmp_path / "log.md"
+    log.write_text("# Log\n\n<!-- before:\n## 2020-01-01 Hidden\n-->\n\n## 2020-01-02 Shown\n\ntext\n")
+    with pytest.raises(UsageError, match="no entry is called 'Hidden'"):
+        logbook.update("Hidden", "more", path=log)
+    assert logbook.update("Shown", "more", path=log) == log
 
 
 def test_a_fence_left_open_by_hand_swallows_no_later_entry(tmp_path):
