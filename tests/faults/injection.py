@@ -69,6 +69,7 @@ class Process:
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
             torch.set_num_threads(1)
+            HOOKS["moment"] = Moment  # here and in what begins here, never in the process of all tests
             work()
         except (UsageError, Failure) as error:
             code, said = 2 if isinstance(error, UsageError) else 1, str(error)
@@ -135,7 +136,6 @@ class Moment(Hook):
             Moment.act(run)
 
 
-HOOKS["moment"] = Moment
 choice.check(Config.load({}))  # the digits are read here, once for all trials
 
 

@@ -110,5 +110,5 @@ def test_cutout_of_the_recipes_has_the_published_geometry(name):
     out = np.empty((32, 32, 1), np.float32)
     cutout = Config.load({"recipe": "darts-cifar10"}).data_args["cutout"]
     lines = np.ones(32, np.float32), np.zeros(32, np.float32)
-    kernels.render(np.ones((32, 32, 1), np.uint8), draw[0], (*lines, cutout, False, False), out)
+    kernels.render(np.ones((32, 32, 1), np.uint8), draw[0], (*lines, cutout, False, False, False), out)
     assert np.array_equal(out[:, :, 0], mask)

@@ -319,7 +319,7 @@ def test_published_networks_decay_the_published_parameters(name):
 def test_modify_softmax_is_alpha_and_zero_is_off():
     assert Config.load({"modify_softmax": 0.25}).hooks == Config.load({"power_grad.alpha": 0.25}).hooks
     assert Config.load({"modify_softmax": 0}) == Config.load()
-    with pytest.raises(UsageError, match="power_grad.alpha=-1"):
+    with pytest.raises(UsageError, match="modify_softmax=-1: must be > 0"):
         Config.load({"modify_softmax": -1})
 
 

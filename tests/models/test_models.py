@@ -112,7 +112,7 @@ def test_without_batch_norm_resnet18_starts_as_the_same_function():
 def test_mnist_mlp_takes_hidden_widths():
     assert count(create_model("mnist_mlp", hidden=[6, 30])) == 5_276  # the small dense networks of sparse training
     assert count(create_model("mnist_mlp", hidden=[3, 20])) == 2_678
-    assert check_model("mnist_mlp", {"hidden": [6, 0]}) == ["model_args.hidden=[6, 0]: expected a list of int"]
+    assert check_model("mnist_mlp", {"hidden": [6, 0]}) == ["model_args.hidden=[6, 0]: each must be >= 1"]
 
 
 def test_mnist_mlp_has_biases_only_without_batch_norm():
