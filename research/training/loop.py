@@ -36,6 +36,8 @@ def fit(run: Run) -> Run:
         prepare(run)
         meter = resume(run)
         report(run, meter)
+        if Vote(stop_requested).carried():  # nothing was done that a checkpoint could keep
+            raise Stopped
         while run.epoch < run.epochs:
             run.train_loader.set_epoch(run.epoch, start=run.batch)
             if run.batch == 0:
