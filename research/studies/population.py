@@ -1,15 +1,16 @@
 """Populations: many small networks at once, those of one shape as one computation, each an ordinary run.
 
 ``fit_population(configs)`` gives what ``fit`` of every config gives: the same folders, rows of metrics, checkpoints and
-weights, equal up to rounding, so that either continues what the other began. A population that is stopped with all of
-its networks at one step continues bit for bit; where they stand at different steps, other stacks are made of them than
-before, and they continue equal up to rounding (1e-7 of a weight). Dense MLPs can be stacked.
+weights, equal up to rounding, so that either continues what the other began. A population that is stopped continues bit
+for bit, wherever each of its networks stands, when it is the same population: networks that were finished, added or
+left out before it was stopped make other stacks, and then it continues equal up to rounding (1e-7 of a weight). Dense
+MLPs can be stacked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -63,35 +64,56 @@ def fit_population(configs: Sequence[Config], ldi_modes: Sequence[Mode] = ()) ->
     failures: list[str] = []
     with progress(list(waiting.values())) as bar, threads(configs[0].threads if configs else 0):
         measure_ldi([run for run in runs if run.dir not in waiting], ldi_modes)
+        every = {run.dir: run for run in runs}
         for group in groups:
-            left = [waiting[folder(config)] for config in group if folder(config) in waiting]
-            for at in range(0, len(left), MOST):
-                failures += fit_stack(left[at : at + MOST], ldi_modes, bar)
+            together = stacks([every[folder(config)] for config in group], set(waiting))
+            failures += [failure for stack in together for failure in fit_stack(stack, ldi_modes, bar)]
     if failures:
         raise Failure("\n".join(failures))
     return runs
 
 
+def stacks(runs: Sequence[Run], waiting: Set[Path]) -> list[Sequence[Run]]:
+    """The stacks to train, each of runs of one shape: of those that wait, or of all once any of these has begun.
+
+    What is finished then keeps its place, so that the stacks are those that the others began in.
+    """
+    left = [run for run in runs if run.dir in waiting]
+    begun = any(run.status.get("step") for run in left)
+    chosen = runs if begun else left
+    parts = [chosen[at : at + MOST] for at in range(0, len(chosen), MOST)]
+    return [part for part in parts if any(run.dir in waiting for run in part)]
+
+
 def fit_stack(runs: Sequence[Run], ldi_modes: Sequence[Mode], bar: tqdm) -> list[str]:
-    """Train runs of one shape, those that stand at the same step together; what failed."""
+    """Train those of ``runs``, all of one shape, that are not finished; what failed.
+
+    Runs that stand at the same step are trained at once; the others keep their places meanwhile.
+    """
     failures: list[str] = []
+    left = [run for run in runs if run.status["status"] != "finished"]
     with ExitStack() as held:
         meters = {}
         for run in runs:
-            held.enter_context(run.alone())
+            if run in left:
+                held.enter_context(run.alone())
             prepare(run)
+            held.callback(close_loaders, run)
+        for run in left:
             meters[run] = resume(run)
             report(run, meters[run])
             bar.update(run.step)
-        measure_ldi(runs, ldi_modes)
-        for _, level in groupby(sorted(runs, key=position), key=position):
-            stack = StackedTraining(level := list(level), [meters[run] for run in level])
+        measure_ldi(left, ldi_modes)
+        for _, level in groupby(sorted(left, key=position), key=position):
+            stack = StackedTraining(runs, {run: meters[run] for run in level})
             stack.train(bar)
             failures += stack.failures
-        for run in runs:
-            run.train_loader.close()
-            run.val_loader.close()
     return failures
+
+
+def close_loaders(run: Run) -> None:
+    run.train_loader.close()
+    run.val_loader.close()
 
 
 def measure_ldi(runs: Sequence[Run], modes: Sequence[Mode]) -> None:

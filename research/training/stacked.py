@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -29,24 +29,30 @@ from research.training.schedule import learning_rate
 class StackedTraining:
     """Runs that stand at the same step, prepared and resumed, and their networks as one.
 
-    ``runs``, ``meters`` and the networks have the same N places. ``members`` are the runs that have not failed, by
+    ``meters`` are those of the runs to be trained. Other ``runs``, which stand elsewhere, only keep their places: what
+    a network computes depends in its last bits on how many are computed with it, and so the same networks have the
+    same stack wherever they stand. Networks have N places. ``members`` are the trained runs that have not failed, by
     place, and ``failures`` says what happened to the others. Data comes in K orders: 1 when all runs share it.
     """
 
-    def __init__(self, runs: Sequence[Run], meters: Sequence[Meter]):
-        pairs = sorted(zip(runs, meters, strict=True), key=lambda pair: order(pair[0]))
-        self.runs, self.meters = map(list, zip(*pairs, strict=True))
-        self.members, self.failures = dict(enumerate(self.runs)), []
-        self.lead, self.clock = pairs[0]  # for what is the same for all: configuration, position, time
+    def __init__(self, runs: Sequence[Run], meters: Mapping[Run, Meter]):
+        self.runs = sorted(runs, key=order)
+        self.meters = {place: meters[run] for place, run in enumerate(self.runs) if run in meters}
+        self.trained = {place: self.runs[place] for place in self.meters}
+        self.members, self.failures = dict(self.trained), []
+        first = next(iter(self.trained))
+        # for what is the same for all: configuration, position, time
+        self.lead, self.clock = self.trained[first], self.meters[first]
         self.network = StackedMLP([run.model for run in self.runs])
-        self.optimizer = stacked_optimizer(self.network, self.runs)
+        self.optimizer = stacked_optimizer(self.network, self.runs, self.lead)
         by_order = {order(run): run.train_loader for run in self.runs}
         evenly = len(set(Counter(map(order, self.runs)).values())) == 1
         self.loaders = list(by_order.values()) if evenly else [run.train_loader for run in self.runs]
         # (log_interval, N) and (N,); what the meters count in are their columns
-        self.losses = torch.stack([meter.losses for meter in self.meters], dim=1)
-        self.correct = torch.stack([meter.correct for meter in self.meters])
-        for place, meter in enumerate(self.meters):
+        self.losses = stack([self.clock.losses] * len(self.runs)).T.contiguous()
+        self.correct = torch.stack([self.clock.correct] * len(self.runs))
+        for place, meter in self.meters.items():
+            self.losses[:, place], self.correct[place] = meter.losses, meter.correct
             meter.losses, meter.correct = self.losses[:, place], self.correct[place]
 
     def train(self, bar: tqdm) -> None:
@@ -60,9 +66,9 @@ class StackedTraining:
                 top1 = self.evaluate()
                 for place, run in self.members.items():
                     keep_best(run, top1[place])
-                for run, meter in zip(self.runs, self.meters, strict=True):
+                for place, run in self.trained.items():
                     run.epoch, run.batch = run.epoch + 1, 0
-                    meter.new_epoch()
+                    self.meters[place].new_epoch()
                 self.save()
                 bar.write(self.summary())
 
@@ -96,16 +102,15 @@ class StackedTraining:
         orders = len(self.loaders)
         for inputs, targets in side_by_side(self.loaders):
             targets = targets.view(orders, -1)
-            yield inputs.reshape(*targets.shape, -1), targets.repeat_interleave(len(self.meters) // orders, dim=0)
+            yield inputs.reshape(*targets.shape, -1), targets.repeat_interleave(len(self.runs) // orders, dim=0)
 
     def count(self, losses: Tensor, logits: Tensor, targets: Tensor) -> None:
         """One more step of every network; no host synchronisation."""
         self.losses[self.clock.parts] = losses
         self.correct += (logits.max(1).indices == targets).sum(1)  # argmax(1) is ten times as slow
-        for meter in self.meters:
-            meter.seen += targets.shape[1]
-            meter.parts += 1
-        for run in self.runs:
+        for place, run in self.trained.items():
+            self.meters[place].seen += targets.shape[1]
+            self.meters[place].parts += 1
             run.step, run.batch = run.step + 1, run.batch + 1
 
     def log_rows(self, lr: float) -> None:
@@ -118,14 +123,14 @@ class StackedTraining:
             with self.isolated(place):
                 row, _ = meter.flush(run, wish=False)
                 run.log("train", lr=lr, **row)
-        for meter in self.meters:  # of networks that failed too
+        for meter in self.meters.values():  # of networks that failed too
             meter.seen = meter.parts = 0
         self.clock.waited, self.clock.row_started = 0.0, time.perf_counter()
 
     @torch.inference_mode()
     def evaluate(self) -> list[float]:
         """A row of ``val`` for every network, as :func:`research.measures.evaluate.evaluate` has it; top-1 by place."""
-        started, places, images = time.perf_counter(), len(self.meters), 0
+        started, places, images = time.perf_counter(), len(self.runs), 0
         sums = torch.zeros(3, places, dtype=torch.float64, device=self.lead.device)  # loss, top-1, top-5
         for inputs, targets in self.lead.val_loader:
             logits = self.network(inputs.flatten(1)[None]).mT
@@ -133,7 +138,7 @@ class StackedTraining:
             losses = F.cross_entropy(logits.flatten(0, 1), targets.repeat(places), reduction="none")
             sums += torch.stack([losses.view(places, -1).sum(1), ranked[..., 0].sum(1), ranked.sum((1, 2))])
             images += len(targets)
-        seconds = (time.perf_counter() - started) / places
+        seconds = (time.perf_counter() - started) / len(self.meters)
         loss, top1, top5 = (sums * torch.tensor([[1.0], [100.0], [100.0]]).to(sums) / images).tolist()
         for place, run in self.members.items():
             row = {"loss": loss[place], "top1": top1[place], "top5": top5[place], "images": images}
@@ -190,19 +195,24 @@ def order(run: Run) -> int:
     return run.train_loader.share.seed
 
 
-def stacked_optimizer(network: StackedMLP, runs: Sequence[Run]) -> torch.optim.Optimizer:
-    """The optimizer of ``runs`` for all of their weights, with their states; its rule is the same for every number."""
-    optimizers = [run.optimizer for run in runs]
-    names = {parameter: name for name, parameter in runs[0].model.named_parameters()}
+def stacked_optimizer(network: StackedMLP, runs: Sequence[Run], lead: Run) -> torch.optim.Optimizer:
+    """The optimizer of ``runs`` for all of their weights, with their states; its rule is the same for every number.
+
+    It stands where ``lead`` stands; a run that has no state yet begins with zeros.
+    """
+    names = {parameter: name for name, parameter in lead.model.named_parameters()}
     groups = [
         group | {"params": [network.get_parameter(names[p]) for p in group["params"]], "fused": True}
-        for group in optimizers[0].param_groups
+        for group in lead.optimizer.param_groups
     ]
-    optimizer = type(optimizers[0])(groups, lr=runs[0].config.lr)
+    optimizer = type(lead.optimizer)(groups, lr=lead.config.lr)
     for name, stacked in network.named_parameters():
-        states = [run.optimizer.state.get(run.model.get_parameter(name), {}) for run in runs]
+        weights = [run.model.get_parameter(name) for run in runs]
+        states = [run.optimizer.state.get(weight, {}) for run, weight in zip(runs, weights, strict=True)]
         optimizer.state[stacked] = {
-            key: stack([state[key] for state in states]) if value.ndim else value.clone()
-            for key, value in states[0].items()
+            key: stack([state.get(key, torch.zeros_like(w)) for state, w in zip(states, weights, strict=True)])
+            if value.ndim
+            else value.clone()
+            for key, value in lead.optimizer.state.get(lead.model.get_parameter(name), {}).items()
         }
     return optimizer

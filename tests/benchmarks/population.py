@@ -110,7 +110,7 @@ class Ways:
     def stacked(self, count: int, order_seed: int | None):
         folder = tempfile.mkdtemp()
         runs = [prepared(config(self.options, folder, seed, order_seed)) for seed in range(count)]
-        stack, bar = StackedTraining(runs, [Meter(run) for run in runs]), tqdm(disable=True)
+        stack, bar = StackedTraining(runs, {run: Meter(run) for run in runs}), tqdm(disable=True)
 
         def train() -> None:
             for run in runs:

@@ -119,7 +119,7 @@ VALUES = st.fixed_dictionaries(
 
 @given(VALUES)
 def test_command_repeats_the_run(tmp_path_factory, values):
-    config = Config.load({"model": "resnet8", "epochs": 2, "schedule": "step"}, values)
+    config = Config.load({"model": "resnet8", "epochs": 10, "schedule": "step"}, values)
     stored = {name: value for name, value in config.to_dict().items() if name not in ("name", "runs")}
     run = write_run(tmp_path_factory.mktemp("runs"), "a", **stored)
     words = shlex.split(command(load_runs(run).changes()[0]))
