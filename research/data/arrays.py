@@ -7,7 +7,7 @@ import io
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class Layout:
     folders: tuple[str, ...]
     files: tuple[str, ...]
     read: Callable[[Path, str], Arrays]
-    labels: Callable[[Path, str], np.ndarray] | None = None  # where they can be read without the images
+    labels: Callable[[Path, str], np.ndarray] | None = None  # alone, where the images would take long or much memory
 
     def folder(self, home: Path) -> Path | None:
         places = (home / name for name in self.folders)
@@ -67,7 +67,7 @@ def read_split(name: str, root: str | Path, split: str, download: bool = False) 
 
 
 def count(name: str, root: str | Path, split: str, download: bool = False) -> int:
-    """The number of samples that :func:`read_split` would give; no image is decoded where that can be helped."""
+    """The number of samples that :func:`read_split` would give; those of CIFAR are neither decoded nor kept."""
     if name == "digits":
         return len(read_split(name, root, split)[1])
     if download:
@@ -75,22 +75,34 @@ def count(name: str, root: str | Path, split: str, download: bool = False) -> in
     layout, folder = locate(name, root)
     if layout.labels is None:
         return len(read(name, root, split)[1])
-    return len(_undamaged(layout.labels, name, folder, split))
+    return len(_checked_labels(name, folder, _undamaged(layout.labels, name, folder, split)))
 
 
 def read(name: str, root: str | Path, split: str) -> Arrays:
     """Images (N, H, W, C) uint8 and labels (N,) int64 of a split; UsageError names a file that is damaged."""
     layout, folder = locate(name, root)
     images, labels = _undamaged(layout.read, name, folder, split)
-    dataset = DATASETS[name]
+    labels, dataset = _checked_labels(name, folder, labels), DATASETS[name]
     shape = (*dataset.shape[1:], dataset.shape[0])
-    if images.shape != (len(labels), *shape) or not len(labels):
+    if images.shape != (len(labels), *shape):
         raise UsageError(
             f"{name}: {folder} holds {images.shape} images and {len(labels)} labels; expected (N, {shape})"
         )
-    if labels.min() < 0 or labels.max() >= dataset.classes:
-        raise UsageError(f"{name}: {folder} holds labels up to {labels.max()}; expected 0..{dataset.classes - 1}")
-    return images, labels.astype(np.int64)
+    if images.dtype != np.uint8:  # of any other type nobody knows which value is white
+        raise UsageError(f"{name}: {folder} holds images of {images.dtype}; expected uint8, 0 (black) to 255 (white)")
+    return images, labels
+
+
+def _checked_labels(name: str, folder: Path, labels: np.ndarray) -> np.ndarray:
+    """``labels`` as int64 (N,); UsageError unless each is the number of a class."""
+    if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"{name}: {folder} holds labels {labels.shape} of {labels.dtype}; expected (N,) whole numbers, N > 0"
+        )
+    for outside, worst in ((labels.min() < 0, labels.min()), (labels.max() >= DATASETS[name].classes, labels.max())):
+        if outside:
+            raise UsageError(f"{name}: {folder} holds labels up to {worst}; expected 0..{DATASETS[name].classes - 1}")
+    return labels.astype(np.int64)
 
 
 def _undamaged(read: Callable[[Path, str], Any], name: str, folder: Path, split: str) -> Any:
@@ -228,40 +240,60 @@ class _OnlyPixels(pickle.Unpickler):
         return known[module, name]
 
 
-def _read_pickles(names: tuple[str, ...], read_bytes: Callable[[str], bytes]) -> Arrays:
-    batches = [_OnlyPixels(io.BytesIO(read_bytes(name)), encoding="latin1").load() for name in names]
-    images = np.concatenate([batch["data"].array for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    labels = [label for batch in batches for label in batch.get("labels", batch.get("fine_labels"))]
-    if not all(type(label) is int for label in labels):
+Batches = Iterator[tuple[str, bytes]]  # names and contents of a split's pickles, in any order
+
+
+def _unpickled(content: bytes) -> Arrays:
+    """Images (N, 3072) uint8 and labels (N,) of one published pickle."""
+    batch = _OnlyPixels(io.BytesIO(content), encoding="latin1").load()
+    images, labels = batch["data"].array, batch.get("labels", batch.get("fine_labels"))
+    if type(labels) is not list or not all(type(label) is int for label in labels):
         raise pickle.UnpicklingError("labels that are not whole numbers do not belong in a CIFAR file")
-    return np.ascontiguousarray(images), np.array(labels)
+    if images.shape != (len(labels), 3072):
+        raise pickle.UnpicklingError(f"{images.shape} pixels and {len(labels)} labels do not belong in a CIFAR file")
+    return images, np.array(labels)
 
 
-def _pickled(files: dict[str, tuple[str, ...]]) -> Callable[[Path, str], Arrays]:
+def _pickles(name: str, expected: str, batches: Callable[[Path, str], Batches]) -> Layout:
+    """The layout of published pickles that ``batches`` finds: a folder of them, or the archive of the folder."""
+
+    def unpickled(folder: Path, split: str, part: slice) -> list[np.ndarray]:
+        found = {file: _unpickled(content)[part] for file, content in batches(folder, split)}
+        return [np.concatenate(arrays) for arrays in zip(*(found[file] for file in PICKLES[name][split]), strict=True)]
+
     def read(folder: Path, split: str) -> Arrays:
-        def read_bytes(name: str) -> bytes:
-            if (size := (folder / name).stat().st_size) > LARGEST_FILE:
-                raise UsageError(f"{folder / name}: {size:,} bytes are more than CIFAR has; fetch it again")
-            return (folder / name).read_bytes()
+        images, labels = unpickled(folder, split, slice(None))
+        return np.ascontiguousarray(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
 
-        return _read_pickles(files[split], read_bytes)
+    def read_labels(folder: Path, split: str) -> np.ndarray:
+        return unpickled(folder, split, slice(1, None))[0]
 
-    return read
+    own = (".",) if expected.endswith(".gz") else (expected.rstrip("/"), ".")
+    files = (expected,) if expected.endswith(".gz") else sum(PICKLES[name].values(), ())
+    return Layout(expected, own, files, read, read_labels)
 
 
-def _archived(archive: str, files: dict[str, tuple[str, ...]]) -> Callable[[Path, str], Arrays]:
-    def read(folder: Path, split: str) -> Arrays:
-        found = {}
+def _in_folder(name: str) -> Callable[[Path, str], Batches]:
+    def batches(folder: Path, split: str) -> Batches:
+        for file in PICKLES[name][split]:
+            if (size := (folder / file).stat().st_size) > LARGEST_FILE:
+                raise UsageError(f"{folder / file}: {size:,} bytes are more than CIFAR has; fetch it again")
+            yield file, (folder / file).read_bytes()
+
+    return batches
+
+
+def _in_archive(name: str, archive: str) -> Callable[[Path, str], Batches]:
+    def batches(folder: Path, split: str) -> Batches:
         with (
             _Bounded(gzip.open(folder / archive), folder / archive) as file,
             tarfile.open(fileobj=file, mode="r:") as tar,
         ):
             for member in tar:
-                if member.isfile() and Path(member.name).name in files[split]:
-                    found[Path(member.name).name] = tar.extractfile(member).read()
-        return _read_pickles(files[split], found.__getitem__)
+                if member.isfile() and Path(member.name).name in PICKLES[name][split]:
+                    yield Path(member.name).name, tar.extractfile(member).read()
 
-    return read
+    return batches
 
 
 def _read_jpeg_pack(folder: Path, split: str) -> Arrays:
@@ -297,6 +329,7 @@ def _jpeg_size(jpeg: bytes) -> tuple[int, int]:
 
 CIFAR10 = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 CIFAR100 = {"train": ("train",), "test": ("test",)}
+PICKLES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 IDX = tuple(f"{p}-{k}-ubyte" for p in ("train", "t10k") for k in ("images-idx3", "labels-idx1"))
 LAYOUTS = {
     "mnist": (
@@ -304,10 +337,8 @@ LAYOUTS = {
         Layout("mnist.npz", (".",), ("mnist.npz",), _read_mnist_npz),
     ),
     "cifar10": (
-        Layout("cifar-10-batches-py/", ("cifar-10-batches-py", "."), sum(CIFAR10.values(), ()), _pickled(CIFAR10)),
-        Layout(
-            "cifar-10-python.tar.gz", (".",), ("cifar-10-python.tar.gz",), _archived("cifar-10-python.tar.gz", CIFAR10)
-        ),
+        _pickles("cifar10", "cifar-10-batches-py/", _in_folder("cifar10")),
+        _pickles("cifar10", "cifar-10-python.tar.gz", _in_archive("cifar10", "cifar-10-python.tar.gz")),
         Layout(
             "cifar10-jpeg/{train,test}.npz",
             ("cifar10-jpeg", "."),
@@ -317,12 +348,7 @@ LAYOUTS = {
         ),
     ),
     "cifar100": (
-        Layout("cifar-100-python/", ("cifar-100-python", "."), sum(CIFAR100.values(), ()), _pickled(CIFAR100)),
-        Layout(
-            "cifar-100-python.tar.gz",
-            (".",),
-            ("cifar-100-python.tar.gz",),
-            _archived("cifar-100-python.tar.gz", CIFAR100),
-        ),
+        _pickles("cifar100", "cifar-100-python/", _in_folder("cifar100")),
+        _pickles("cifar100", "cifar-100-python.tar.gz", _in_archive("cifar100", "cifar-100-python.tar.gz")),
     ),
 }

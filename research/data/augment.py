@@ -172,7 +172,7 @@ def draw_evaluation(augment: Augment, heights: np.ndarray, widths: np.ndarray, s
     """
     draws = np.zeros(len(heights), DRAW)
     short = np.minimum(heights, widths)
-    resize = int(size / augment.crop_pct) if augment.crop_pct else augment.eval_resize or size
+    resize = int(size / augment.crop_pct + 1e-9) if augment.crop_pct else augment.eval_resize or size
     for side, start, extent in ((heights, "top", "rows"), (widths, "left", "columns")):
         resized = np.where(side == short, resize, resize * side // short)
         draws[start] = np.rint((resized - size) / 2) * side / resized

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
+import stat
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,12 +20,14 @@ import numpy as np
 
 from research.data.augment import held_out
 from research.data.datasets import contents, describe, homes
-from research.data.images import UnreadableImage, decode
+from research.data.images import UnreadableImage, decode, refuse_large
 from research.errors import UsageError
 
 SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .gif".split())
 SPLITS = ("train", "val")
 WNID = re.compile(r"n\d{8}")
+# what one file of a zip archive may end in: damaged, encrypted (RuntimeError), packed by a method not known (its child)
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Pictures:
         """Picture i as (H, W, 3) uint8; UnreadableImage names its file."""
         try:
             return decode(self.read(self.files[i]), self.files[i])
-        except (OSError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise UnreadableImage(f"{self.files[i]}: {error}") from None
 
     def all_decoded(self, progress: str) -> tuple[list[np.ndarray | None], list[str]]:
@@ -128,7 +134,7 @@ def _in_place(home: Path, name: str, splits: Sequence[str]) -> dict[str, Picture
         return None
     if home.name in SPLITS and any((home.parent / other).is_dir() for other in SPLITS if other != home.name):
         raise UsageError(f"{name}: {home} is one split of {home.parent}; give data_root={home.parent}")
-    if found := _arranged(home, _walk(home), name, splits, lambda file: (home / file).read_bytes()):
+    if found := _arranged(home, _walk(home), name, splits, partial(_read_file, home)):
         return found
     archives = sorted(home.glob("*.zip"))
     return _from_zip(archives[0], name, splits) if len(archives) == 1 else None
@@ -139,15 +145,31 @@ def _walk(home: Path) -> Iterator[str]:
     seen, waiting = {home.resolve()}, [""]
     while waiting:
         inside = waiting.pop()
-        with os.scandir(home / inside) as entries:
-            for entry in entries:
-                place = f"{inside}{entry.name}"
-                if not entry.is_dir():
-                    yield place  # a broken link too: it is told with the unreadable pictures
-                elif not entry.name.startswith(".") and (real := Path(entry.path).resolve()) not in seen:
-                    seen.add(real)
-                    waiting.append(f"{place}/")
-                    yield f"{place}/"
+        for entry in _entries(home / inside):
+            place = f"{inside}{entry.name}"
+            if not os.path.isdir(entry):  # where a link ends nowhere, DirEntry.is_dir may raise
+                yield place  # that link too: it is told with the unreadable pictures
+            elif not entry.name.startswith(".") and (real := Path(entry.path).resolve()) not in seen:
+                seen.add(real)
+                waiting.append(f"{place}/")
+                yield f"{place}/"
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def _read_file(home: Path, file: str) -> bytes:
+    """The content of a picture file; UnreadableImage for what is no file (a pipe would be waited for) or too large."""
+    found = (home / file).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableImage(f"{file}: is not a file of data")
+    refuse_large(file, found.st_size)
+    return (home / file).read_bytes()
 
 
 class _Archive:
@@ -160,6 +182,7 @@ class _Archive:
     def __call__(self, file: str) -> bytes:
         if self.process != os.getpid():
             self.archive, self.process = zipfile.ZipFile(self.path), os.getpid()
+        refuse_large(file, self.archive.getinfo(file).file_size)
         return self.archive.read(file)
 
 

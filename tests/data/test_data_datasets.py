@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import multiprocessing
+import os
 import pickle
 import tarfile
 import tracemalloc
@@ -11,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from research.config import Config
 from research.data import arrays, folders, synthetic
@@ -46,7 +48,7 @@ def cifar_files(folder, count=4):
     random = np.random.default_rng(0)
     for name in (*arrays.CIFAR10["train"], *arrays.CIFAR10["test"]):
         data = random.integers(0, 256, (count, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": list(range(count))}))
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": [i % 10 for i in range(count)]}))
     return data
 
 
@@ -373,3 +375,81 @@ def test_a_zip_is_read_by_several_forked_processes_at_once(tmp_path):
     for reader in readers:
         reader.join(60)
     assert [reader.exitcode for reader in readers] == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [
+        (lambda x: (x / 255).astype("f4"), lambda y: y, "images of float32; expected uint8"),
+        (lambda x: x.astype("u2") * 257, lambda y: y, "images of uint16; expected uint8"),
+        (lambda x: x, lambda y: y + 0.5, r"labels \(7,\) of float64; expected \(N,\) whole numbers"),
+        (lambda x: x, lambda y: np.eye(10)[y], r"labels \(7, 10\) of float64"),
+        (lambda x: x, lambda y: y - 1, "labels up to -1; expected 0..9"),
+        (lambda x: x[:5], lambda y: y, r"\(5, 28, 28, 1\) images and 7 labels"),
+    ],
+)
+def test_arrays_that_are_not_bytes_and_class_numbers_are_refused_before_a_run(
+    tmp_path, small_mnist, images, labels, told
+):
+    x, y = small_mnist["train"]
+    np.savez(tmp_path / "mnist.npz", **{f"x_{s}": images(x) for s in ("train", "test")}, y_train=labels(y), y_test=y)
+    with pytest.raises(UsageError, match=told):
+        check(Config(dataset="mnist", data_root=str(tmp_path), batch_size=2))
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_samples_of_pickles_are_counted_without_keeping_their_images(tmp_path, archived):
+    cifar_files(tmp_path / "cifar-10-batches-py", count=300)
+    if archived:
+        with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
+            tar.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
+        (tmp_path / "cifar-10-batches-py").rename(tmp_path / "elsewhere")
+    tracemalloc.start()
+    assert arrays.count("cifar10", tmp_path, "train") == 1500
+    assert tracemalloc.get_traced_memory()[1] < 3.5 * 300 * 3072  # of five files, one at a time
+    tracemalloc.stop()
+
+
+HEADERS = {b"PK\x03\x04": 6, b"PK\x01\x02": 8}  # of a member, of the same in the directory: where its flags begin
+SPOILT = {"encrypted": (0, 1), "deflated": (2, 8), "of no method": (2, 97)}  # byte behind there, and its value
+
+
+def write_zip(path, folder, spoilt):
+    """Zip the pictures in ``folder`` and spoil the headers of the first."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder))
+    content, (byte, value) = bytearray(path.read_bytes()), SPOILT[spoilt]
+    for header, flags in HEADERS.items():
+        content[content.index(header) + flags + byte] = value
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_one_odd_file_of_a_zip_is_named_and_spoils_no_other(tmp_path, spoilt):
+    draw_classes(tmp_path / "a")
+    write_zip(tmp_path / "a.zip", tmp_path / "a", spoilt)
+    found = folders.find("imagefolder", tmp_path / "a.zip")
+    sizes, reasons = zip(*(pictures.scan("checking") for pictures in found.values()), strict=True)
+    assert sum((size == 0).sum() for size in sizes) == 1 and sum(len(size) for size in sizes) == 12
+    (reason,) = (line for lines in reasons for line in lines.values())
+    assert reason.startswith("cat/0.png: ")
+
+
+def test_a_pipe_a_circle_and_a_monster_among_the_pictures_are_named(tmp_path, monkeypatch):
+    draw_classes(tmp_path)
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    (tmp_path / "cat" / "circle.png").symlink_to("circle.png")
+    with (tmp_path / "cat" / "monster.png").open("wb") as file:
+        file.truncate(10**12)
+    pictures = folders.find("imagefolder", tmp_path)
+    reasons = sorted(reason for split in pictures.values() for reason in split.scan("checking")[1].values())
+    assert [reason.partition(": ")[0] for reason in reasons] == ["cat/circle.png", "cat/monster.png", "cat/pipe.png"]
+    assert "1,000,000,000,000 bytes" in reasons[1]
+
+
+def draw_classes(home):
+    for name in ("cat", "dog"):
+        (home / name).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(np.full((4, 4, 3), 40 * i, np.uint8)).save(home / name / f"{i}.png")

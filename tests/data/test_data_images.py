@@ -1,6 +1,7 @@
 """Damaged, odd and hostile image files: decoded right or refused by name, never a wrong picture."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_every_cut_of_a_file_is_refused():
             decode(data[:length], "cut.jpg")
 
 
-@pytest.mark.parametrize(("kind", "told"), [("f4", "floating-point"), ("i4", "32-bit integer")])
+@pytest.mark.parametrize(("kind", "told"), [("f4", "floating-point"), ("i4", "signed")])
 def test_values_of_unknown_scale_are_refused(kind, told):
     file = io.BytesIO()
     Image.fromarray(np.linspace(0, 255, 64).reshape(8, 8).astype(kind)).save(file, "TIFF")
@@ -102,3 +103,41 @@ def test_sixteen_bits_keep_their_upper_byte_in_every_format(form):
     kind = np.int32 if form == "PPM" else np.uint16  # which of them Pillow 10 writes with 16 bits
     Image.fromarray(np.arange(64, dtype=kind).reshape(8, 8) << 10).save(file, form)
     assert np.array_equal(decode(file.getvalue(), "a")[..., 0].ravel(), np.arange(64) << 2)
+
+
+def tiff(bits, grey, photometric=1, sample_format=1):
+    """A grey TIFF file of 8 x 8 values, packed in ``grey``."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 134, 277: 1, 278: 8, 279: len(grey)}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in (tags | {339: sample_format}).items()]
+    return (b"II*\0" + struct.pack("<IH", 8, 10) + b"".join(entries) + bytes(4)).ljust(134, b"\0") + grey
+
+
+RAMP = np.linspace(0, 255, 64).astype(int)
+TWELVE = b"".join(struct.pack(">I", a << 20 | b << 8)[:3] for a, b in zip(16 * RAMP[::2], 16 * RAMP[1::2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "grey"),
+    [
+        (8, 0, RAMP.astype("u1").tobytes()),
+        (8, 1, RAMP.astype("u1").tobytes()),
+        (12, 1, TWELVE),
+        (16, 0, (256 * RAMP).astype("<u2").tobytes()),
+        (16, 1, (256 * RAMP).astype("<u2").tobytes()),
+    ],
+    ids=["8-white", "8", "12", "16-white", "16"],
+)
+def test_grey_of_any_depth_is_as_bright_as_its_file_says(bits, photometric, grey):
+    found = decode(tiff(bits, grey, photometric), "grey.tif")
+    assert np.array_equal(found[..., 0].reshape(-1), RAMP if photometric else 255 - RAMP)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_signed_values_are_refused(bits):
+    with pytest.raises(UnreadableImage, match="signed values, of unknown scale"):
+        decode(tiff(bits, bytes(8 * bits), sample_format=2), "signed.tif")
+
+
+def test_wide_unsigned_values_are_refused():
+    with pytest.raises(UnreadableImage, match="32-bit integer values, of unknown scale"):
+        decode(tiff(32, bytes(256)), "wide.tif")
