@@ -13,6 +13,7 @@ from typing import Any
 
 from research.errors import UsageError, nearest
 from research.parameters.signatures import check_arguments, parameters_of
+from research.parameters.when import in_epochs
 from research.parameters.yaml_1_2 import plain
 
 MOST_BYTES = 240  # of a file's name, 255, less what is put before and behind: ".NAME.log", "NAME-failed"
@@ -111,8 +112,12 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"betas={list(v['betas'])}: each must be >= 0 and < 1")
     if v["nesterov"] and v["optimizer"] == "sgd" and v["momentum"] == 0:
         problems.append("nesterov=True: needs momentum > 0")
-    if v["warmup_epochs"] >= v["epochs"] and v["warmup_epochs"]:
-        problems.append(f"warmup_epochs={v['warmup_epochs']:g}: must be below epochs={v['epochs']}")
+    warmup = v["warmup_epochs"]
+    if warmup and not str(warmup).endswith("it") and in_epochs(warmup, "ep", v["epochs"], 1) >= v["epochs"]:
+        told = warmup if isinstance(warmup, str) else f"{warmup:g}"
+        problems.append(f"warmup_epochs={told}: must be below epochs={v['epochs']}")
+    if str(v["cooldown_epochs"]).endswith("it"):
+        problems.append(f"cooldown_epochs={v['cooldown_epochs']}: is made of whole epochs; give 2ep")
     if v["min_lr"] > v["lr"]:
         problems.append(f"min_lr={v['min_lr']:g}: must not exceed lr={v['lr']:g}")
     if (v["schedule"] == "table") != bool(v["lr_table"]):

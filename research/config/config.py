@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from research.config.merging import Merged, merge
 from research.errors import UsageError, tell
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Parameter, Range, check_arguments, parameters_of
+from research.parameters.when import When, in_epochs
 
 # Where and how visibly a run is computed, not what it computes: the same experiment elsewhere keeps its identity.
 NOT_IDENTITY = frozenset(
@@ -73,10 +75,10 @@ class Config:
     )
     schedule_by: Annotated[Literal["step", "epoch", "epoch_executed"], "how often the learning rate moves"] = "step"
     min_lr: Annotated[float, NotNegative, "floor of the cosine and linear schedules"] = 0.0
-    warmup_epochs: Annotated[float, NotNegative, "linear rise from warmup_lr; replaces the first epochs"] = 0.0
+    warmup_epochs: Annotated[float | When, NotNegative, "linear rise from warmup_lr; replaces the first epochs"] = 0.0
     warmup_lr: Annotated[float, NotNegative, "learning rate of the first step under warm-up"] = 1e-4
     warmup_first: Annotated[bool, "the curve begins after the warm-up instead of running below it"] = False
-    cooldown_epochs: Annotated[int, NotNegative, "further epochs at min_lr"] = 0
+    cooldown_epochs: Annotated[int | When, NotNegative, "further epochs at min_lr"] = 0
     decay_epochs: Annotated[int, Range(least=1), "step schedule: epochs between two decays"] = 30
     milestones: Annotated[tuple[int, ...], "step schedule: epochs of the decays, instead of decay_epochs"] = ()
     decay_rate: Annotated[float, Range(above=0, most=1), "step schedule: factor of one decay"] = 0.1
@@ -166,7 +168,8 @@ class Config:
     @property
     def total_epochs(self) -> int:
         """Epochs trained: ``epochs``, and the cool-down of schedules that end at ``min_lr``."""
-        return self.epochs + (self.cooldown_epochs if self.schedule in ("cosine", "linear") else 0)
+        ends_at_floor = self.schedule in ("cosine", "linear")
+        return self.epochs + (math.ceil(in_epochs(self.cooldown_epochs, "ep", self.epochs, 1)) if ends_at_floor else 0)
 
     @property
     def run_name(self) -> str:

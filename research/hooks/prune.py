@@ -26,6 +26,7 @@ from research.hooks.sparse.distributions import uniform_count
 from research.hooks.sparse.events import Event
 from research.layers.masked import Masked, Site, masks_among
 from research.parameters.signatures import Range
+from research.parameters.when import When, in_steps
 
 if TYPE_CHECKING:
     from research.config import Config
@@ -100,16 +101,18 @@ class Prune(MaskHook):
     )
     kind: Annotated[Kind, "how the density falls"] = "cubic"
     iterations: Annotated[int, Range(least=1), "n, prunes in all"] = 20
-    begin: Annotated[float, Range(least=0, below=1), "share of training before the ramp begins"] = 0.0
-    end: Annotated[float, Range(above=0, below=1), "share of training when it is done"] = 0.75
-    every: Annotated[int, Range(least=0), "q, prune every q epochs instead of along begin and end; 0 = do not"] = 0
-    start_epoch: Annotated[int, Range(least=0), "e0, with every: the epoch (from 0) that ends with a prune first"] = 0
+    begin: Annotated[float | When, Range(least=0, below=1), "share of training before the ramp begins"] = 0.0
+    end: Annotated[float | When, Range(above=0, below=1), "share of training when it is done"] = 0.75
+    every: Annotated[int | When, Range(least=0), "q, prune every q epochs, not along begin and end; 0 = do not"] = 0
+    start_epoch: Annotated[
+        int | When, Range(least=0), "e0, with every: the epoch (from 0) that ends with a prune first; or when that is"
+    ] = 0
     start_from: Annotated[str, "run, or file of weights, to start from; empty = initial weights"] = ""
     legacy: Annotated[bool, "kill int(f M) + 1 units at a time, as the published code does"] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.begin >= self.end:
+        if not (isinstance(self.begin, str) or isinstance(self.end, str)) and self.begin >= self.end:
             raise UsageError(f"begin={self.begin:g}: must be below end={self.end:g}")
 
     @property
@@ -155,7 +158,12 @@ class Prune(MaskHook):
         return targets
 
     def check(self, config: Config) -> None:
-        self.prune_steps(config.total_epochs, steps_per_epoch=1)
+        if not any(str(when).endswith("it") for when in (self.begin, self.end, self.every, self.start_epoch)):
+            self.prune_steps(config.total_epochs, steps_per_epoch=1)
+
+    def check_network(self, run: Run) -> None:
+        super().check_network(run)
+        self.prune_steps(run.epochs, run.steps_per_epoch)
 
     def sources(self, config: Config) -> dict[str, Source]:
         return {"start_from": Source(self.start_from, wants="weights")} if self.start_from else {}
@@ -177,7 +185,15 @@ class Prune(MaskHook):
         """
         n, total = self.iterations, epochs * steps_per_epoch
         if not self.every:
-            return [round(total * (self.begin + (self.end - self.begin) * k / n)) for k in range(1, n + 1)]
+            begin, end = (
+                in_steps(when, "share", epochs, steps_per_epoch) / total if isinstance(when, str) else when
+                for when in (self.begin, self.end)
+            )
+            if not begin < end <= 1:
+                raise UsageError(f"prune.begin={self.begin} and end={self.end}: must follow each other in training")
+            return [round(total * (begin + (end - begin) * k / n)) for k in range(1, n + 1)]
+        if isinstance(self.every, str) or isinstance(self.start_epoch, str):
+            return self.steps_by_time(epochs, steps_per_epoch)
         last = self.start_epoch + self.every * (n - 1)
         if last >= epochs:
             raise UsageError(
@@ -185,6 +201,18 @@ class Prune(MaskHook):
                 f"{self.start_epoch} + every={self.every} x {n - 1}); give epochs={last + 1} and as many as follow it"
             )
         return [(self.start_epoch + self.every * k + 1) * steps_per_epoch for k in range(n)]
+
+    def steps_by_time(self, epochs: int, steps_per_epoch: int) -> list[int]:
+        """As :meth:`prune_steps`, where the first prune or the time between two is given with a unit."""
+        first = self.start_epoch if isinstance(self.start_epoch, str) else self.start_epoch + 1
+        first, apart = (in_steps(when, "ep", epochs, steps_per_epoch) for when in (first, self.every))
+        steps = [round(first + apart * k) for k in range(self.iterations)]
+        if steps[-1] > epochs * steps_per_epoch:
+            raise UsageError(
+                f"epochs={epochs}: prune comes for the last of {self.iterations} times after step {steps[-1]} "
+                f"(start_epoch={self.start_epoch}, every={self.every}); the run has {epochs * steps_per_epoch} steps"
+            )
+        return steps
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)

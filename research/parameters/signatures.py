@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from research.errors import UsageError, closest, nearest
 from research.parameters.piecewise import Piecewise
+from research.parameters.when import When, is_when
 from research.parameters.yaml_1_2 import plain
 
 
@@ -134,6 +135,8 @@ def _as(value: Any, kind: Any) -> tuple[Any, bool]:
         return _as_number(value, kind)
     if kind is Piecewise:
         return (Piecewise(value), True) if isinstance(value, (str, Mapping)) or _is_number(value) else (value, False)
+    if kind is When:
+        return (When(value), True) if is_when(value) else (value, False)
     if kind is str:
         return str(value), isinstance(value, str) or _is_number(value)
     return value, isinstance(value, kind)
@@ -192,7 +195,7 @@ def _type_name(annotation: Any) -> str:
             names.append(f"a list of {_type_name(get_args(kind)[0])}")
         else:
             names.append(
-                {type(None): "none", Mapping: "a mapping", Piecewise: "epoch:value …"}.get(
+                {type(None): "none", Mapping: "a mapping", Piecewise: "epoch:value …", When: "12ep, 4000it, 75%"}.get(
                     kind, getattr(kind, "__name__", str(kind))
                 )
             )

@@ -84,12 +84,19 @@ def typed(value: Any) -> str:
     """``value`` such that :func:`parse` reads it back as it was."""
     if isinstance(value, (WrittenInt, WrittenFloat)):
         return str(value)
-    if not isinstance(value, str):
-        return json.dumps(value)
-    try:
-        return value if parse(value) == value else json.dumps(value)
-    except UsageError:
-        return json.dumps(value)
+    if isinstance(value, str):
+        try:
+            if parse(value) == value:
+                return value
+        except UsageError:  # it must be quoted
+            pass
+    # JSON, but for characters beyond 16 bits, which JSON writes as two
+    return re.sub(r"\\ud[89ab]..\\ud[c-f]..", _one_escape, json.dumps(value))
+
+
+def _one_escape(pair: re.Match) -> str:
+    character = json.loads(f'"{pair[0]}"')
+    return f"\\U{ord(character):08x}"
 
 
 class _Loader(yaml.SafeLoader):

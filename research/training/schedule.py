@@ -21,21 +21,23 @@ from __future__ import annotations
 import math
 
 from research.config import Config
+from research.parameters.when import in_epochs
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     """The learning rate of optimizer step ``step`` (0-based, counted over the whole run)."""
     t = _time(config, step, steps_per_epoch)
-    if t < config.warmup_epochs:
-        return config.warmup_lr + t * (config.lr - config.warmup_lr) / config.warmup_epochs
+    warmup = in_epochs(config.warmup_epochs, "ep", config.epochs, steps_per_epoch)
+    if t < warmup:
+        return config.warmup_lr + t * (config.lr - config.warmup_lr) / warmup
     if config.schedule == "constant":
         return config.lr
     if config.schedule == "table":
         return config.lr_table.at(t)
     if config.schedule == "step":
         return config.lr * config.decay_rate ** _decays(config, t)
-    shift = config.warmup_epochs if config.warmup_first else 0.0
-    done = min((t - shift) / (config.epochs - shift), 1.0)
+    shift = min(warmup, config.epochs) if config.warmup_first else 0.0
+    done = min((t - shift) / (config.epochs - shift), 1.0) if shift < config.epochs else 1.0
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     return config.min_lr + (config.lr - config.min_lr) * left
 

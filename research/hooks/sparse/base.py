@@ -32,6 +32,7 @@ from research.layers.masked import (
 )
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Range, parameters_of
+from research.parameters.when import When, every, in_steps, is_when
 
 if TYPE_CHECKING:
     from research.config import Config
@@ -329,25 +330,35 @@ class SparseHook(MaskHook):
 class RewiringHook(SparseHook):
     """A sparse network whose masks change every so many steps. Subclasses implement ``rewire``."""
 
-    period: Annotated[Piecewise, "steps between two events, by epoch such as '0:100 25:200'"] = Piecewise("100")
-    stop_epoch: Annotated[int, Range(least=0), "first epoch without events"] = 1000
+    period: Annotated[When | Piecewise, "steps between two events, by epoch such as '0:100 25:200'"] = Piecewise("100")
+    stop_epoch: Annotated[int | When, Range(least=0), "first epoch without events"] = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wrong = [value for _, value in self.period.pairs if value < 1 or value != int(value)]
-        if wrong or not self.period:
+        pairs = () if is_when(self.period) else self.period.pairs
+        if any(value < 1 or value != int(value) for _, value in pairs) or not self.period:
             raise UsageError(f"period={self.period!r}: expected whole numbers of steps >= 1, such as '0:100 25:200'")
 
     def never(self, run: Run) -> str:
         if not self.counts:
             return ""
-        for epoch in range(min(self.stop_epoch, run.epochs)):
-            first, last = max(1, epoch * run.steps_per_epoch), (epoch + 1) * run.steps_per_epoch - 1
-            period = int(self.period.at(epoch))
+        stop = self.stop(run)
+        for epoch in range(run.epochs):
+            first, last = max(1, epoch * run.steps_per_epoch), min((epoch + 1) * run.steps_per_epoch, stop) - 1
+            period = self.period_in(run, epoch)
             if last // period * period >= first:
                 return ""
         steps = f"the {run.epochs * run.steps_per_epoch} steps of the run"
         return f"with period={self.period} and stop_epoch={self.stop_epoch} no event falls into {steps}"
+
+    def stop(self, run: Run) -> int:
+        """The first step, from 0, without events."""
+        return math.ceil(in_steps(self.stop_epoch, "ep", run.epochs, run.steps_per_epoch))
+
+    def period_in(self, run: Run, epoch: int) -> int:
+        """Steps between two events in ``epoch``."""
+        period = self.period if is_when(self.period) else self.period.at(epoch)
+        return every(period, run.epochs, run.steps_per_epoch)
 
     def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         """Change the masks; what was done, and further values for its row of metrics."""
@@ -355,7 +366,8 @@ class RewiringHook(SparseHook):
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)
-        if self.tensors and run.epoch < self.stop_epoch and event_due(run.step - 1, int(self.period.at(run.epoch))):
+        step = run.step - 1
+        if self.tensors and step < self.stop(run) and event_due(step, self.period_in(run, run.epoch)):
             event, values = self.rewire(run)
             self.changed(run, event)
             self.log_event(run, event.pruned_count, event.grown_count, **values)

@@ -29,6 +29,7 @@ from research.hooks.sparse.events import Event
 from research.layers.masked import Masked, active_weights
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Range
+from research.parameters.when import When, in_epochs
 
 if TYPE_CHECKING:
     from research.runs.run import Run
@@ -72,7 +73,7 @@ class DeepR(SparseHook):
     temperature: Annotated[Piecewise, "T by epoch, such as '0:1e-5 25:1e-8'"] = Piecewise(
         "0:1e-5 25:1e-8 80:1e-12 140:1e-15"
     )
-    stop_epoch: Annotated[int, Range(least=0), "first epoch without noise and changes"] = 1000
+    stop_epoch: Annotated[int | When, Range(least=0), "first epoch without noise and changes"] = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,12 +94,13 @@ class DeepR(SparseHook):
     def never(self, run: Run) -> str:
         return "stop_epoch=0 ends it before the first step" if self.counts and not self.stop_epoch else ""
 
-    def active_in(self, epoch: int) -> bool:
-        return bool(self.tensors) and epoch < self.stop_epoch
+    def is_active(self, run: Run) -> bool:
+        """Whether this epoch has noise and changes: the one in which the stop falls still has."""
+        return bool(self.tensors) and run.epoch < in_epochs(self.stop_epoch, "ep", run.epochs, run.steps_per_epoch)
 
     def grads(self, run: Run) -> None:
         super().grads(run)
-        if not self.active_in(run.epoch):
+        if not self.is_active(run):
             return
         self._before = active_weights(self.tensors)
         sparse = [tensor for tensor in self.tensors if len(tensor.active) < tensor.units]
@@ -107,13 +109,13 @@ class DeepR(SparseHook):
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)
-        if self.active_in(run.epoch):
+        if self.is_active(run):
             event = deepr_step(self.tensors, self._before, self.grow(run))
             self.changed(run, event)
             self._pruned += event.pruned_count
 
     def epoch_end(self, run: Run) -> None:
-        if self.active_in(run.epoch):
+        if self.is_active(run):
             self.log_event(run, self._pruned, self._pruned, temperature=self.temperature.at(run.epoch))
         self._pruned = 0
         super().epoch_end(run)

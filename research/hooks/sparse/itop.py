@@ -23,6 +23,7 @@ from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.events import Event, Growth, annealed_rate, refill
 from research.layers.masked import Masked, largest, where
 from research.parameters.signatures import Range
+from research.parameters.when import When, every
 
 if TYPE_CHECKING:
     from research.runs.run import Run
@@ -63,19 +64,19 @@ class Itop(SparseHook):
     exercise = {"period": 2}
     _grads: ClassVar[list[Tensor] | None] = None  # of all weights, from the update to the event that follows it
 
-    period: Annotated[int, Range(least=1), "steps between two events"] = 1500
+    period: Annotated[int | When, Range(least=1), "steps between two events"] = 1500
     growth: Annotated[Growth, "what grows: where the dense gradient is largest, or anything"] = "gradient"
     rate: Annotated[float, Range(above=0, most=1), "share of a layer's units replaced, at the start"] = 0.5
     final_rate: Annotated[float, Range(least=0, most=1), "and at the end of training"] = 0.005
 
     def due(self, run: Run, updates: int) -> bool:
         """Whether an event follows the given number of updates; none follows the last one, which nothing could use."""
-        due = self._late or updates % self.period == 0
+        due = self._late or updates % every(self.period, run.epochs, run.steps_per_epoch) == 0
         return bool(self.tensors) and due and updates < run.epochs * run.steps_per_epoch
 
     def never(self, run: Run) -> str:
         steps = run.epochs * run.steps_per_epoch
-        if not self.counts or self.period < steps:
+        if not self.counts or every(self.period, run.epochs, run.steps_per_epoch) < steps:
             return ""
         return f"the run has {steps} steps, and its events come after every {self.period} but not the last"
 

@@ -25,6 +25,7 @@ from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.events import Event, Growth, momentum_of, refill
 from research.layers.masked import Masked
 from research.parameters.signatures import Range
+from research.parameters.when import When, every, in_steps
 
 if TYPE_CHECKING:
     from research.runs.run import Run
@@ -85,17 +86,17 @@ class Rigl(SparseHook):
 
     exercise = {"period": 2}
 
-    period: Annotated[int, Range(least=1), "steps between two events"] = 100
+    period: Annotated[int | When, Range(least=1), "steps between two events"] = 100
     fraction: Annotated[float, Range(above=0, most=1), "a, the share of a layer's units dropped at first"] = 0.3
     anneal: Annotated[Anneal, "how that share falls until the end: a half cosine, not, or (1 - t/end)^power"] = "cosine"
     power: Annotated[float, Range(above=0), "of anneal=power"] = 3.0
-    end: Annotated[float, Range(above=0), "last step with events; up to 1 it is a share of all steps"] = 0.75
+    end: Annotated[float | When, Range(above=0), "last step with events; up to 1 it is a share of all steps"] = 0.75
     growth: Annotated[Growth, "what grows: where the dense gradient is largest, or anything"] = "gradient"
     grown_momentum: Annotated[float, Range(least=0), "momentum of a new unit, as a multiple of its gradient"] = 0.0
 
     def due(self, run: Run, step: int) -> bool:
         """Whether 0-based step ``step`` has an event."""
-        due = self._late or step % self.period == 0
+        due = self._late or step % every(self.period, run.epochs, run.steps_per_epoch) == 0
         return bool(self.tensors) and step > 0 and due and step <= self.last_step(run)
 
     def idle(self) -> Reasons:
@@ -114,12 +115,13 @@ class Rigl(SparseHook):
 
     def never(self, run: Run) -> str:
         last = min(self.last_step(run), run.epochs * run.steps_per_epoch - 1)
-        if not self.counts or self.period <= last:
+        if not self.counts or every(self.period, run.epochs, run.steps_per_epoch) <= last:
             return ""
-        return f"with period={self.period} and end={self.end:g} its first event comes after its last step, {int(last)}"
+        return f"with period={self.period} and end={self.end} its first event comes after its last step, {int(last)}"
 
     def last_step(self, run: Run) -> float:
-        return self.end * run.epochs * run.steps_per_epoch if self.end <= 1 else self.end
+        unit = "it" if not isinstance(self.end, str) and self.end > 1 else "share"
+        return in_steps(self.end, unit, run.epochs, run.steps_per_epoch)
 
     def wants_dense_gradient(self, run: Run) -> bool:
         return self.growth == "gradient" and self.due(run, run.step)

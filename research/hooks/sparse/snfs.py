@@ -26,6 +26,7 @@ from research.hooks.sparse.criteria import drop_smallest, grow_largest
 from research.hooks.sparse.events import Event, annealed_rate, exchange, momentum_of, unit_magnitudes
 from research.layers.masked import Masked
 from research.parameters.signatures import Range
+from research.parameters.when import When, every
 
 if TYPE_CHECKING:
     from research.config import Config
@@ -116,7 +117,7 @@ class Snfs(SparseHook):
     exercise = {"period": 2}
     momentum: ClassVar[str] = "legacy"  # no unit's momentum is ever set to 0
 
-    period: Annotated[int, Range(least=0), "steps between two events; 0 = at the end of every epoch"] = 0
+    period: Annotated[int | When, Range(least=0), "steps between two events; 0 = at the end of every epoch"] = 0
     rate: Annotated[float, Range(above=0, most=1), "share of a layer's units removed, at the start"] = 0.5
     final_rate: Annotated[float, Range(least=0, most=1), "and at the end of training"] = 0.005
     redistribution: Annotated[Redistribution, "a layer grows by its momentum, or by its active units"] = "momentum"
@@ -138,10 +139,11 @@ class Snfs(SparseHook):
 
     def never(self, run: Run) -> str:
         steps = run.epochs * run.steps_per_epoch
-        if not self.counts or (self.period or run.steps_per_epoch) < steps:
+        period = every(self.period, run.epochs, run.steps_per_epoch) if self.period else run.steps_per_epoch
+        if not self.counts or period < steps:
             return ""
-        every = f"{self.period} steps" if self.period else "epoch"
-        return f"an event comes after every {every} but not after the last step, {steps}"
+        told = f"{period} steps" if self.period else "epoch"
+        return f"an event comes after every {told} but not after the last step, {steps}"
 
     def wants_dense_gradient(self, run: Run) -> bool:
         return True
@@ -152,7 +154,8 @@ class Snfs(SparseHook):
     def step_end(self, run: Run) -> None:
         super().step_end(run)
         total = run.epochs * run.steps_per_epoch
-        due = run.step % self.period == 0 if self.period else run.batch == run.steps_per_epoch
+        period = every(self.period, run.epochs, run.steps_per_epoch) if self.period else 0
+        due = run.step % period == 0 if period else run.batch == run.steps_per_epoch
         if not self.tensors or not due or run.step == total:  # nothing could use what grows after the last update
             return
         rate = annealed_rate(run.step, total, self.rate, self.final_rate)
