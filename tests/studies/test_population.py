@@ -135,7 +135,7 @@ def test_an_interrupted_population_continues_to_the_same_weights(mlp, tmp_path, 
     ("given", "second"), [({}, 1), (SGD, 2), ({"epochs": 2}, 2)], ids=["some have none", "sgd", "some are finished"]
 )
 def test_networks_that_stand_at_different_steps_continue_to_the_same_weights(mlp, tmp_path, monkeypatch, given, second):
-    """Killed while the checkpoints of an epoch are written: two networks have that of epoch ``second``, two have not."""
+    """Killed while an epoch's checkpoints are written: two networks have that of epoch ``second``, two have not."""
     configs = members(mlp, **given)
     whole = fit_population([Config.load(config.to_dict(), {"runs": str(tmp_path / "whole")}) for config in configs])
     save, saved = StackedTraining.save, []
