@@ -112,16 +112,19 @@ def _network(key: str, source: Source, stored: Stored | None, run: Run) -> Sourc
     network = network_of(config, info.classes, info.shape, run.device)
     if stored:
         weights.load_into(network, stored.tensors, f"{key}={source.place!r} for {info.classes} classes")
-    mean, std = _normalisation(config)
+    mean, std = _normalisation(config, as_published=bool(source.place) and not stored)
     if (mean, std) != (info.mean, info.std) and len(mean) == len(info.mean):
         renormalise(network, (info.mean, info.std), (mean, std))
         origin += f", with inputs normalised as in its own training (mean {list(mean)}, deviation {list(std)})"
     return SourceNetwork(network, origin)
 
 
-def _normalisation(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel that the network of ``config`` was trained with; empty where nothing is known."""
-    if published := preparation(config.model):
+def _normalisation(config: Config, as_published: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel that the network of ``config`` was trained with; empty where nothing is known.
+
+    What a library records belongs to the weights that it published, not to a run of the same architecture.
+    """
+    if as_published and (published := preparation(config.model)):
         return published.mean, published.std
     dataset = describe(config.dataset)
     if dataset.kind == "vectors":
