@@ -23,7 +23,8 @@ def main(directory: str) -> int:
     try:
         train(directory)
     except UsageError as error:
-        print(f"error: {error}", flush=True)
+        sys.stdout.write(f"error: {error}\n")  # line and end at once: ranks share the log
+        sys.stdout.flush()
         return 2
     return 0
 
