@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from hypothesis import settings
 
 from research.config import Config
 from research.hooks import HOOKS, Hook
@@ -18,6 +19,8 @@ TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
 GOLDENS = TESTS / "golden"  # numbers of the original systems, a folder each
 SHARED = Path(os.environ.get("RESEARCH_SHARED", REPOSITORY.parent / "shared"))
+settings.register_profile("no clock", deadline=None)  # a first example loads libraries, and machines are shared
+settings.load_profile("no clock")
 CLOCKS = {"seconds", "images_per_second", "data_wait", "peak_memory"}
 
 

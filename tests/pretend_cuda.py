@@ -393,11 +393,14 @@ def pretend_cuda(package: str = "research"):
         "get_device_capability": lambda *_: (9, 0),
         "is_current_stream_capturing": lambda: False,
     }
+    capture_check = "_accelerator_graph_capture_health_check"
+    if not hasattr(torch.optim.Optimizer, capture_check):  # its name in older versions of torch
+        capture_check = "_cuda_graph_capture_health_check"
     replaced = [(torch.cuda, name, value) for name, value in cuda.items()]
     replaced += [
         (nn.Module, "_apply", _apply),
         (checkpoint, "save_model", save_model),
-        (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None),
+        (torch.optim.Optimizer, capture_check, lambda self: None),
         (torch, "autocast", lambda kind, *args, **kw: autocast("cpu" if kind == "cuda" else kind, *args, **kw)),
         (torch, "load", loaded),
     ]

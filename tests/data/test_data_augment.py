@@ -42,13 +42,13 @@ def test_random_bits_are_splitmix64_and_never_change():
 
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_epoch_visits_every_sample_once(count, seed, epoch):
     assert np.array_equal(np.sort(permutation(count, seed, epoch)), np.arange(count))
 
 
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=8), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_resized_crops_lie_inside_and_do_not_depend_on_their_company(pairs, seed):
     augment = Augment(crop="resized", image_size=32)
     heights, widths = sizes(*pairs)
@@ -119,7 +119,7 @@ def test_pad_crop_flip_and_cutout_equal_numpy(mode):
 
 
 @given(st.data(), st.integers(1, 40), st.sampled_from([1, 3]), st.booleans(), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_reflected_pad_crop_is_that_of_torch_at_any_size(data, size, channels, flip, seed):
     augment = Augment(crop="pad", padding=data.draw(st.integers(0, size - 1)), pad_mode="reflect", flip=flip)
     image, side = picture(size, size, seed, channels), sizes((size, size))
@@ -169,7 +169,7 @@ def test_the_six_orders_of_colour_jitter_are_the_six_permutations():
 
 
 @given(st.tuples(SIDES, SIDES), st.integers(0, 999), st.sampled_from([0.0, 0.4]), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_torch_renders_what_the_compiled_kernel_renders(pair, seed, jitter, cubic):
     size, image = 24, picture(*pair, seed)
     augment = Augment(crop="resized", image_size=size, flip=True, jitter=jitter, cutout=8)

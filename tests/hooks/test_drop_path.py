@@ -32,7 +32,7 @@ def test_drop_path_equals_the_published_function(name):
 
 
 @given(st.integers(0, 2**31), st.floats(0.05, 0.9), st.integers(1, 4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_whole_samples_are_dropped_at_the_given_rate_and_the_mean_stays(seed, p, axes):
     torch.manual_seed(seed)
     layer, count = DropPath(), 2000

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDENS, assert_same_run, rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from research import processes
@@ -38,7 +38,6 @@ def test_means_over_batches_count_every_sample_once():
     np.testing.assert_allclose(list(found.values()), golden["val_average_sample_weighted"], rtol=1e-12)
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 20), classes=st.integers(1, 9), seed=st.integers(0, 99), factor=st.floats(0.1, 8))
 def test_scaled_logits_scale_the_statistics_and_permuted_ones_keep_them(n, classes, seed, factor):
     generator = torch.Generator().manual_seed(seed)

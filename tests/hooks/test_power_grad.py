@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDENS, rows, weights
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -75,7 +75,6 @@ def test_alpha_must_be_a_finite_number_above_zero(alpha):
         power_grad_cross_entropy(*example(), alpha=alpha)
 
 
-@settings(deadline=None)
 @given(
     alpha=st.floats(0.01, 4),
     smoothing=st.sampled_from([0, 0.01, 0.1, 0.2, 0.5]),

@@ -8,7 +8,7 @@ import pytest
 import scipy.fft
 import torch
 from conftest import GOLDENS
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from research.errors import UsageError
@@ -45,7 +45,6 @@ def test_transforms_are_the_published_ones(n):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
-@settings(deadline=None)  # the first transform of a process loads the library
 @given(st.integers(1, 70), st.sampled_from(["ortho", None]))
 def test_transforms_are_scipys_and_inverse(n, norm):
     x = torch.randn(3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))

@@ -293,7 +293,7 @@ def test_families_without_a_closest_kernel_say_so():
 
 
 @given(buckets=st.integers(1, 50), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_indices_reach_every_bucket_and_stay_in_range(buckets, seed):
     torch.manual_seed(seed)
     tensor, reference = HashedTensor((40, 50), buckets), HashedTensor((40, 50), buckets, "reference")
@@ -324,7 +324,7 @@ def test_how_indices_are_drawn_moves_the_global_generator_by_one_number():
 
 
 @given(c_in=st.integers(1, 40), c_out=st.integers(1, 40), k=st.sampled_from([1, 3, 5]), fraction=st.floats(0.001, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_hashed_sizes_are_never_empty_nor_larger_than_dense(c_in, c_out, k, fraction):
     g = square(c_in, c_out, k)
     for family in (Hashed, SepHashed, FullySepHashed):
@@ -334,7 +334,7 @@ def test_hashed_sizes_are_never_empty_nor_larger_than_dense(c_in, c_out, k, frac
 
 
 @given(groups=st.integers(1, 64), c_in=st.integers(1, 64), c_out=st.integers(4, 64))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shuffle_takes_the_largest_number_of_groups_that_divides(groups, c_in, c_out):
     fitting = Shuffle.fitting(square(c_in, c_out), groups)
     divides = [g for g in range(1, groups + 1) if not (c_in % g or c_out % g or (c_out // 4) % g)]

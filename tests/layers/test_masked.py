@@ -60,7 +60,6 @@ def test_regularizers_equal_the_published_ones():
 
 
 @given(st.integers(1, 4), st.booleans(), st.integers(0, 1000))
-@settings(deadline=None)
 def test_units_are_numbered_alike_in_weight_mask_and_gradient(granularity, channels_last, seed):
     generator = torch.Generator().manual_seed(seed)
     conv = nn.Conv2d(5, 6, 3)
@@ -88,7 +87,7 @@ def test_units_are_numbered_alike_in_weight_mask_and_gradient(granularity, chann
     st.sampled_from(["distinct", "ties", "sorted", "with nan", "mostly -inf"]),
     st.integers(0, 1000),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_largest_are_those_of_a_full_sort(size, share, kind, seed):
     values = torch.randn(size, generator=torch.Generator().manual_seed(seed))
     if kind == "ties":

@@ -352,7 +352,7 @@ def test_nothing_larger_than_dense_pointwise_is_offered_unasked():
     family=st.sampled_from([name for name, layer in LAYERS.items() if layer.settings]),
     share=st.floats(0, 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_found_budget_is_no_further_than_its_neighbours(family, share):
     plan, spec = layout(network("wrn-16-2"), parse_spec(family)), parse_spec(family)
     ends = [plan.params(spec.at(value)) for value in spec.layer.settings]

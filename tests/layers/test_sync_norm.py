@@ -9,9 +9,7 @@ from research.layers.sync_norm import synchronise
 from research.models import create_model
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet8", "timm:regnetx_002", "timm:mobilenetv3_small_050", "timm:test_efficientnet"]
-)
+@pytest.mark.parametrize("name", ["resnet8", "timm:regnetx_002", "timm:mobilenetv3_small_050", "timm:efficientnet_b0"])
 def test_a_network_computes_what_it_did(name):
     torch.manual_seed(0)
     model, x = create_model(name, 10, (3, 32, 32)).eval(), torch.randn(2, 3, 32, 32)

@@ -77,7 +77,7 @@ def test_many_networks_at_once_are_each_as_alone(mode, act, monkeypatch):
             assert getattr(many, name) == pytest.approx(getattr(one, name), abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(3, 8), st.integers(0, 20), st.sampled_from(["elu", "relu"]), st.integers(0, 99))
 def test_renaming_hidden_neurons_leaves_ldi(width, depth, tc, act, seed):
     torch.manual_seed(seed)
@@ -90,7 +90,7 @@ def test_renaming_hidden_neurons_leaves_ldi(width, depth, tc, act, seed):
         assert (one.mean, *one.layers) == pytest.approx((other.mean, *other.layers), abs=1e-7)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(["rows", "cols", "none"]), st.integers(0, 99))
 def test_scaled_svdvals_are_those_of_the_product(rows, columns, side, seed):
     torch.manual_seed(seed)

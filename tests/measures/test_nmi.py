@@ -106,7 +106,7 @@ cases = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999), cases, st.sampled_from(list(VARIANTS.values())))
 def test_compiled_and_torch_count_the_same(seed, arguments, variant):
     x = maps(seed, (3, 5, 9, 11))
@@ -174,7 +174,7 @@ def test_result_does_not_depend_on_how_images_are_split_over_processes(variant):
     assert torch.equal(split.nan_to_num(-1), nmi.nmi_per_channel(x, 3, 1, variant=variant).nan_to_num(-1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 999), st.sampled_from(list(VARIANTS.values())), st.floats(0.1, 1e3))
 def test_multiplier_has_mean_one_and_peaks_at_the_centre(seed, variant, k):
     multiplier = nmi.gradient_multiplier(nmi.correlation_matrix(maps(seed), 3, 1, k=k, variant=variant))
@@ -197,7 +197,7 @@ def test_many_k_share_one_pass(variant):
     assert together.dtype == torch.float32 and torch.equal(together, torch.stack(alone))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 999))
 def test_flips_and_transposition_move_the_matrix(seed):
     x = maps(seed)

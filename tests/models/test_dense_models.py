@@ -58,7 +58,7 @@ def test_links_follow_the_seed_of_the_run_unless_they_have_their_own():
     assert torch.equal(fixed["layers.7.weight"], first["layers.7.weight"])  # drawing links leaves weights as they are
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(3, 8), st.integers(0, 20), st.sampled_from(["elu", "relu"]), st.integers(0, 99))
 def test_renaming_hidden_neurons_changes_nothing(width, depth, tc, act, seed):
     torch.manual_seed(seed)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -32,7 +32,6 @@ def trained(tiny, here):
     return make
 
 
-@settings(deadline=None)  # torch warns of sparse tensors the first time
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.booleans(), st.integers(0, 2**16))
 def test_compressed_rows_are_the_linear_layer(n_in, n_out, zeros, bias, seed):
     torch.manual_seed(seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDENS, rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from research.hooks import HOOKS, Hook
@@ -48,7 +48,6 @@ def test_annealing_equals_the_published_code(number):
     assert drop_fraction(case["end"] + 1, case["end"], 0.3, anneal) == 0
 
 
-@settings(deadline=None)
 @given(
     shape=st.sampled_from([(7, 9), (4, 3, 3, 3), (5, 4, 1, 1)]),
     granularity=st.integers(1, 4),

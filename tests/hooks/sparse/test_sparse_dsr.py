@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import rows, weights
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sparse_goldens import about, golden, networks, replay, tensors_of
 
@@ -157,7 +157,6 @@ def test_weighted_allocation_leaves_less_than_one_unit(layers, total, data):
 
 
 @given(layers, st.integers(0, 300), st.integers(0, 1000))
-@settings(deadline=None)
 def test_legacy_rounding_ends_within_half_a_unit_for_every_layer(layers, total, seed):
     survivors, capacity = map(list, zip(*layers, strict=True))
     rounds = allocate_legacy(survivors, total, capacity, drawn_from(torch.Generator().manual_seed(seed)))
@@ -165,7 +164,6 @@ def test_legacy_rounding_ends_within_half_a_unit_for_every_layer(layers, total, 
 
 
 @given(networks(), st.sampled_from([0.0, 0.3, 1.0, 9.0]), st.integers(1, 200))
-@settings(deadline=None)
 def test_an_event_conserves_units_and_touches_nothing_else(network, threshold, k):
     tensors, generator = network
     before = [(tensor.mask.clone(), tensor.weight.clone(), len(tensor.active)) for tensor in tensors]
@@ -187,7 +185,6 @@ def test_an_event_conserves_units_and_touches_nothing_else(network, threshold, k
 
 
 @given(networks(), st.integers(0, 400))
-@settings(deadline=None)
 def test_exact_pruning_kills_the_k_smallest_of_the_network(network, k):
     tensors, _ = network
     largest = [tensor.magnitudes().max() for tensor in tensors if len(tensor.active)]

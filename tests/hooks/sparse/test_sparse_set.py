@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sparse_goldens import about, golden, networks, replay, tensors_of
 
@@ -31,7 +31,6 @@ def test_events_equal_the_published_code(name):
 
 
 @given(networks(), st.sampled_from([0.0, 0.1, 0.5, 0.99]))
-@settings(deadline=None)
 def test_every_tensor_keeps_its_number_of_units(network, fraction):
     tensors, generator = network
     before = [(tensor.mask.clone(), tensor.weight.clone(), len(tensor.active)) for tensor in tensors]
