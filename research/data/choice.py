@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import psutil
 
 from research.data import LOADER_DECIDED, arrays, folders, synthetic
 from research.data.augment import Augment, held_out
@@ -19,6 +18,7 @@ from research.data.ffcv import beton
 from research.data.loader import DataInfo, Loader, Share
 from research.data.memory_loader import Images, MemoryLoader, VectorLoader
 from research.errors import UsageError
+from research.processes import free_memory
 
 __all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader", "make_loaders"]
 
@@ -135,7 +135,7 @@ def _choose(config, splits: Sequence[str]) -> str:
         if written:
             return "ffcv"
         raise
-    limit = psutil.virtual_memory().available // MEMORY_SHARE
+    limit = free_memory() // MEMORY_SHARE
     if needed <= limit:
         return "memory"
     if written:

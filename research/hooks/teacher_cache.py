@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -14,6 +13,7 @@ from research.data.augment import Augment
 from research.data.choice import MEMORY_SHARE, drawn_arguments
 from research.distributed import all_reduce
 from research.errors import UsageError
+from research.processes import free_memory
 from research.terminal import bar_interval
 
 if TYPE_CHECKING:
@@ -84,10 +84,7 @@ class TeacherCache:
     def _room(run: Run, samples: int, answers: TeacherOutputs) -> TeacherOutputs:
         """Zeros for every sample, like one's ``answers``."""
         needed = samples * sum(answer[0].nbytes for answer in answers.values())
-        if run.device.type == "cuda":
-            free = torch.cuda.mem_get_info(run.device)[0]
-        else:
-            free = psutil.virtual_memory().available // run.config.processes
+        free = free_memory(run.device) // (1 if run.device.type == "cuda" else run.config.processes)
         if needed > free // MEMORY_SHARE:
             raise UsageError(
                 f"distill.cache=true: the teacher's answers to {samples:,} images are {needed / 1e9:.1f} GB, more than "

@@ -22,39 +22,61 @@ from research.errors import UsageError
 from research.notebooks.execute import find, read_parameters
 from research.parameters import yaml_1_2
 from research.processes import DIE_WITH_PARENT
+from research.studies.shares import Machine, Share
 from research.studies.study import Point, Study, expand, read_study, table
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for the checkpoints, when a sweep is interrupted
 
 
-def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False) -> int:
+def sweep(path: str | Path, jobs: int = 1, dry_run: bool = False, per_gpu: int = 1) -> int:
     """Run the study in ``path``, ``jobs`` runs at a time, and return an exit code: 1 when some run failed.
+
+    Runs that go at the same time share the cores, the memory and the GPUs of this machine, ``per_gpu`` runs a GPU.
 
     Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
     does not stop the others. Ctrl-C ends every child; the same command continues. A study ``together`` is trained in
-    this process, without notebooks; ``jobs`` does not matter.
+    this process, without notebooks and one job.
 
     Raises:
         UsageError: every problem of the file and of any of its runs.
     """
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs}: must be >= 1")
+    for option, number in (("--jobs", jobs), ("--per-gpu", per_gpu)):
+        if number < 1:
+            raise UsageError(f"{option} {number}: must be >= 1")
     study = read_study(path)
     points = expand(study)
     print(table(points))
     waiting = [point for point in points if point.status["status"] != "finished"]
     print(f"{len(points)} runs, {len(points) - len(waiting)} finished, {len(waiting)} to run")
     if study.together:
+        refuse_options(jobs, per_gpu)
         return fit_together(study, points, dry_run)
-    refuse_all(lambda: read_parameters(find(study.notebook)), partial(preflight, waiting))
+    machine = Machine.here(max(1, min(jobs, len(waiting))), per_gpu)
+    refuse_all(
+        lambda: read_parameters(find(study.notebook)),
+        partial(preflight, waiting),
+        partial(machine.refuse, [point.config for point in waiting]),
+    )
     if dry_run or not waiting:
         return 0
     with interruptible():
-        failed = execute_all(study.notebook, waiting, jobs)
+        failed = execute_all(study.notebook, waiting, machine)
     for point in failed:
         print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def refuse_options(jobs: int, per_gpu: int) -> None:
+    """Raise UsageError for options that cannot act on a study that trains in one process."""
+    given = [(option, number) for option, number in (("--jobs", jobs), ("--per-gpu", per_gpu)) if number > 1]
+    if given:
+        raise UsageError(
+            "\n".join(
+                f"{option} {number}: a study with together=true is one process; leave it out"
+                for option, number in given
+            )
+        )
 
 
 def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
@@ -146,39 +168,40 @@ def in_words_of(point: Point, look: Callable[[], object]) -> None:
         raise UsageError(restated(str(error), point.parameters)) from None
 
 
-def execute_all(notebook: str, points: list[Point], jobs: int) -> list[Point]:
-    """Run every point, ``jobs`` at a time, under one bar; the points that failed."""
-
-    failed, queue, running = [], list(points), {}
+def execute_all(notebook: str, points: list[Point], machine: Machine) -> list[Point]:
+    """Run every point under one bar, as many at a time as ``machine`` holds; the points that failed."""
+    failed, queue, running = [], list(points), []
     already = {point.dir: point.status.get("epoch", 0) for point in points}
     left = {point.dir: point.config.total_epochs - already[point.dir] for point in points}
     settled = 0
     with tqdm(total=sum(left.values()), unit="epoch", desc="sweep", mininterval=1.0) as bar:
         try:
             while queue or running:
-                for slot in [slot for slot in range(jobs) if slot not in running][: len(queue)]:
-                    point = queue.pop(0)
-                    running[slot] = (point, start(notebook, point, slot, jobs))
-                for slot in [slot for slot, (_, process) in running.items() if process.poll() is not None]:
-                    point, process = running.pop(slot)
+                for point in list(queue):
+                    if share := machine.take(point.config):
+                        queue.remove(point)
+                        running.append((point, start(notebook, point, share), share))
+                for point, process, share in [each for each in running if each[1].poll() is not None]:
+                    running.remove((point, process, share))
+                    machine.give_back(share)
                     settled += left[point.dir]
                     failed += [point] if process.returncode else []
                     bar.write(f"{'FAILED  ' if process.returncode else 'finished'} {point.dir.name}{outcome(point)}")
-                now = settled + sum(point.status.get("epoch", 0) - already[point.dir] for point, _ in running.values())
+                now = settled + sum(point.status.get("epoch", 0) - already[point.dir] for point, *_ in running)
                 bar.update(max(0, now - bar.n))
                 done = len(points) - len(queue) - len(running)
                 bar.set_postfix_str(f"{done}/{len(points)} runs, {len(failed)} failed", refresh=False)
                 time.sleep(POLL_SECONDS)
         finally:
-            stop([process for _, process in running.values()])
+            stop([process for _, process, _ in running])
     return failed
 
 
-def start(notebook: str, point: Point, slot: int, jobs: int) -> subprocess.Popen:
+def start(notebook: str, point: Point, share: Share) -> subprocess.Popen:
     """``research run`` for one point, in a process group of its own; what it prints goes to the point's log."""
     words = [f"{key}={yaml_1_2.typed(value)}" for key, value in point.parameters.items()]
     if "threads" not in point.parameters:
-        words.append(f"threads={max(1, len(os.sched_getaffinity(0)) // (jobs * point.config.processes))}")
+        words.append(f"threads={share.threads}")
     point.log.parent.mkdir(parents=True, exist_ok=True)
     with open(point.log, "wb") as log:
         return subprocess.Popen(
@@ -186,7 +209,7 @@ def start(notebook: str, point: Point, slot: int, jobs: int) -> subprocess.Popen
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | share_of_gpus(slot, jobs) | {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"},
+            env=os.environ | share.environment | {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"},
             start_new_session=True,
         )
 
@@ -204,18 +227,6 @@ def stop(processes: list[subprocess.Popen]) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-def share_of_gpus(slot: int, jobs: int) -> dict[str, str]:
-    """The GPUs that one of several jobs may use; nothing to say with one job or without GPUs."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if jobs == 1 or count < 2:
-        return {}
-    known = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = known if known != [""] else [str(index) for index in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(names[slot % count :: jobs])}
 
 
 def outcome(point: Point) -> str:

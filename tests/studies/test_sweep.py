@@ -108,7 +108,7 @@ def pretend(monkeypatch):
     """Replace training by a process that succeeds unless its learning rate is 13, and list what was started."""
     started = []
 
-    def start(notebook, point, slot, jobs):
+    def start(notebook, point, share):
         started.append(point.dir.name)
         point.log.parent.mkdir(parents=True, exist_ok=True)
         point.log.write_text("first line\nValueError: unlucky\n")
@@ -160,7 +160,7 @@ def test_table_tells_a_killed_run_from_one_that_goes_on(study, capsys):
 def test_interrupt_leaves_no_child(study, monkeypatch, number):
     children = []
 
-    def start(notebook, point, slot, jobs):
+    def start(notebook, point, share):
         children.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
         if len(children) == 2:
             threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
