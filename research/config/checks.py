@@ -62,7 +62,7 @@ def problems_without_effect(hooks: Mapping[str, Mapping], stored: Mapping[str, M
 def check_model_and_data(values: dict[str, Any], wrong: Collection[str]) -> list[str]:
     """What is wrong with the names and arguments of the network and the data set, but for fields known to be ``wrong``.
 
-    Arguments become what they are used as, so that ``false`` and ``0`` for a switch are one run.
+    Arguments become what they are used as, so that ``false`` and ``0`` for a switch, or 4 and 4.0, are one run.
     """
     from research.data.datasets import arguments, check_dataset  # torch takes seconds
     from research.models import check_model, model_arguments
@@ -79,10 +79,10 @@ def check_model_and_data(values: dict[str, Any], wrong: Collection[str]) -> list
 
 
 def as_used(given: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` with truth values, and numbers that were written as text, as they are ``used``; no defaults added."""
+    """``given`` with numbers, lists of them and truth values as they are ``used``, in JSON types; no defaults added."""
     told = plain(dict(given))
-    changed = {k: used[k] for k, v in told.items() if isinstance(used[k], bool) or isinstance(v, str)}
-    return told | {k: v for k, v in changed.items() if isinstance(v, (bool, int, float))}
+    numbers = {k: list(v) if isinstance(v := used[k], tuple) else v for k in told}
+    return told | {k: v for k, v in numbers.items() if isinstance(v, (bool, int, float, list))}
 
 
 def check_substitute(text: Any) -> tuple[Any, list[str]]:

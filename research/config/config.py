@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
@@ -21,17 +20,13 @@ from research.config.checks import (
     without_defaults,
 )
 from research.config.effects import ELSEWHERE, too_late, without_effect
+from research.config.identity import earlier_identities, identity_of
 from research.config.merging import Merged, merge
 from research.errors import UsageError, tell
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Parameter, Range, check_arguments, parameters_of
 from research.parameters.when import When, in_epochs
 
-# Where and how visibly a run is computed, not what it computes: the same experiment elsewhere keeps its identity.
-NOT_IDENTITY = frozenset(
-    "name recipe runs data_root download device processes nodes rendezvous workers threads restarts "
-    "log_interval checkpoint_minutes hang_minutes start_over".split()
-)
 CHECKED = "RESEARCH_CHECKED"
 """Set for processes whose parameters the one that started them has checked, and told all there is to tell of them."""
 Positive = Range(above=0)
@@ -153,8 +148,7 @@ class Config:
     @property
     def identity(self) -> str:
         """Hash of what the run computes: its non-default fields, so that a new field orphans no old run."""
-        told = {name: value for name, value in self.changes().items() if name not in NOT_IDENTITY}
-        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return identity_of(self.changes())
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their default, hooks without their default parameters."""
@@ -174,11 +168,19 @@ class Config:
     @property
     def run_name(self) -> str:
         """Folder of the run under ``runs``."""
-        words = [self.dataset, self.model, self.substitute, *self.hooks, self.identity[:8]]
+        return self.name or self._name_with(self.identity)
+
+    def earlier_run_names(self) -> Iterator[str]:
+        """Folders that earlier versions gave to the same run, see :func:`earlier_identities`."""
+        if not self.name and (self.model_args or self.data_args):
+            yield from map(self._name_with, earlier_identities(self.changes()))
+
+    def _name_with(self, identity: str) -> str:
+        words = [self.dataset, self.model, self.substitute, *self.hooks, identity[:8]]
         plain = re.sub(r"[^\w.=-]+", "-", "-".join(filter(None, words)))
         if len(os.fsencode(plain)) > MOST_BYTES:  # the identity at its end tells it apart
             plain = f"{self.dataset}-{self.model}"[: MOST_BYTES // 4] + plain[-9:]
-        return self.name or plain
+        return plain
 
     @staticmethod
     def parameters() -> dict[str, Parameter]:

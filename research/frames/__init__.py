@@ -13,7 +13,7 @@ import pandas as pd
 
 from research.config import Config
 from research.config.checks import without_defaults
-from research.config.config import NOT_IDENTITY
+from research.config.identity import NOT_IDENTITY
 from research.config.merging import NESTED
 from research.errors import UsageError, closest, nearest
 from research.files import read_json

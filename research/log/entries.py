@@ -25,7 +25,7 @@ import pandas as pd
 
 from research import logbook
 from research.config import Config
-from research.config.config import NOT_IDENTITY
+from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import read_json
 from research.frames import Runs, load_runs, word

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from research.config import Config
-from research.config.config import NOT_IDENTITY
+from research.config.identity import NOT_IDENTITY
 from research.files import read_json
 from research.frames import word
 from research.frames.groups import Group

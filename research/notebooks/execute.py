@@ -21,7 +21,7 @@ from research.errors import Failure, UsageError, nearest
 from research.files import write_new
 from research.parameters import yaml_1_2
 from research.parameters.signatures import convert
-from research.runs.paths import RunPaths
+from research.runs.paths import RunPaths, home_of
 
 __all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters"]
 
@@ -190,7 +190,7 @@ def _passed(name: str, value: Any, config: Config | None) -> Any:
 
 def _default_output(name: str, given: Mapping[str, Any], config: Config | None) -> Path:
     if config is not None:
-        return RunPaths(Path(config.runs) / config.run_name).notebook
+        return RunPaths(home_of(config)).notebook
     runs = Path(given.get("runs", "runs"))
     one_or_some = RunPaths(runs).config.exists() or set("*?[") & set(runs.name)  # a run, or a pattern of runs
     folder = runs.parent if one_or_some else runs

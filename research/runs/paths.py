@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from research.config import Config
 from research.files import free_name
+
+
+def home_of(config: Config) -> Path:
+    """The folder of the run that ``config`` defines, there or not: of its name, or as an earlier version named it."""
+    runs = Path(config.runs).resolve()
+    home = runs / config.run_name
+    if not home.exists():
+        home = next((earlier for name in config.earlier_run_names() if (earlier := runs / name).exists()), home)
+    return home
 
 
 class RunPaths:

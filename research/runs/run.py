@@ -19,12 +19,12 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from research.config import Config
-from research.config.config import NOT_IDENTITY
+from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import free_name, read_json, write_atomic
 from research.runs.environment import environment
 from research.runs.metrics import read_rows
-from research.runs.paths import RunPaths
+from research.runs.paths import RunPaths, home_of
 from research.runs.pulse import Pulse
 from research.runs.status import recorded, status_of
 
@@ -93,7 +93,7 @@ class Run:
         Raises:
             UsageError: the directory exists and holds something else.
         """
-        run = cls(Path(config.runs).resolve() / config.run_name, config)
+        run = cls(home_of(config), config)
         run.refuse_another()
         text = json.dumps(config.to_dict(), indent=2) + "\n"
         try:

@@ -28,6 +28,7 @@ from research.measures.ldi import Mode, ldi
 from research.models import MODELS
 from research.parameters.signatures import check_arguments
 from research.runs.network import build_network, pick_device
+from research.runs.paths import home_of
 from research.runs.run import Run
 from research.terminal import bar_interval, output_kind
 from research.training.checkpointing import report, resume
@@ -58,7 +59,7 @@ def fit_population(configs: Sequence[Config], ldi_modes: Sequence[Mode] = ()) ->
     for group in groups:
         preflight(group[0])
     for config in configs:
-        Run(folder(config), config).refuse_another()
+        Run(home_of(config), config).refuse_another()
     runs = [Run.create(config) for config in configs]
     waiting = {run.dir: run for run in runs if run.status["status"] != "finished"}
     failures: list[str] = []
@@ -66,7 +67,7 @@ def fit_population(configs: Sequence[Config], ldi_modes: Sequence[Mode] = ()) ->
         measure_ldi([run for run in runs if run.dir not in waiting], ldi_modes)
         every = {run.dir: run for run in runs}
         for group in groups:
-            together = stacks([every[folder(config)] for config in group], set(waiting))
+            together = stacks([every[home_of(config)] for config in group], set(waiting))
             failures += [failure for stack in together for failure in fit_stack(stack, ldi_modes, bar)]
     if failures:
         raise Failure("\n".join(failures))
@@ -163,9 +164,9 @@ def stackable(configs: Sequence[Config]) -> list[list[Config]]:
         for name in NEUTRAL:
             if (given := getattr(config, name)) != (needed := getattr(plain, name)):
                 problems.append(f"{name}={given!r}: networks that are trained together need {name}={needed!r}")
-        if folder(config) in folders:
+        if home_of(config) in folders:
             problems.append(f"{config.run_name}: this run is in the population twice")
-        folders.add(folder(config))
+        folders.add(home_of(config))
         groups.setdefault(json.dumps(shared(config), sort_keys=True), []).append(config)
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
@@ -181,10 +182,6 @@ def shared(config: Config) -> dict[str, Any]:
 def arguments(config: Config) -> dict[str, Any]:
     """The arguments of the network with their defaults filled in."""
     return check_arguments("", MODELS[config.model], config.model_args)[0]
-
-
-def folder(config: Config) -> Path:
-    return Path(config.runs).resolve() / config.run_name
 
 
 def position(run: Run) -> int:

@@ -29,6 +29,7 @@ from research.config.merging import doubled, overlaid
 from research.errors import UsageError
 from research.parameters import yaml_1_2
 from research.parameters.signatures import check_arguments
+from research.runs.paths import home_of
 from research.runs.status import status_of
 
 NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
@@ -58,7 +59,7 @@ class Point:
 
     @property
     def dir(self) -> Path:
-        return Path(self.config.runs).resolve() / self.config.run_name
+        return home_of(self.config)
 
     @property
     def status(self) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from research.checkpoints import checkpoint
+from research.config import Config
 from research.distributed import of_all_ranks, of_rank_0
 from research.errors import UsageError
 from research.runs import metrics
@@ -128,7 +130,7 @@ def newest_state(run: Run, notes: list[str]) -> dict[str, Any] | None:
     state = None
     if run.rank == 0:
         path, state, damaged = checkpoint.find_newest(run.paths.checkpoints, run.device)
-        if state is not None and state.get("identity", run.config.identity) != run.config.identity:
+        if state is not None and not is_of(state, run.config):
             differing = differences(state["config"], run.config.to_dict())
             raise UsageError(
                 f"checkpoint {path} belongs to another configuration ({differing}); move it out of this run"
@@ -138,6 +140,13 @@ def newest_state(run: Run, notes: list[str]) -> dict[str, Any] | None:
             notes.append(f"checkpoint {file.name} is damaged ({reason}) and now called {aside.name}")
     path = of_rank_0(path)
     return state if run.rank == 0 or path is None else checkpoint.read(path, run.device)
+
+
+def is_of(state: Mapping[str, Any], config: Config) -> bool:
+    """Whether a checkpoint's ``state`` is of the run that ``config`` defines, of whatever version."""
+    if state.get("identity", config.identity) == config.identity:
+        return True
+    return Config.stored(state["config"]).identity == config.identity
 
 
 def begin(run: Run, notes: list[str]) -> None:

@@ -76,7 +76,8 @@ def check_network(config: Config, info: DataInfo) -> None:
     Raises:
         UsageError: one line for each.
     """
-    if config.batch_size == config.processes * config.nodes * config.accumulation and not config.sync_bn:
+    alone = config.processes * config.nodes == 1 or not config.sync_bn  # a batch norm with its process's images
+    if alone and config.batch_size == config.processes * config.nodes * config.accumulation:
         check_single_images(config, info)
     if config.hooks or config.sync_bn:
         check_methods(config, Outline.of(config, info.classes, info.shape, info.train))

@@ -17,6 +17,7 @@ from research.hooks import HOOKS, Hook, Source, SourceNetwork
 from research.models import check_model, known_for
 from research.models.libraries import PUBLISHED, preparation
 from research.runs.network import network_of
+from research.runs.paths import home_of
 from research.runs.run import Run
 from research.runs.stored import Stored, find_stored
 
@@ -55,7 +56,7 @@ def find_source(key: str, source: Source, config: Config) -> Stored | None:
     if source.wants == "network" and (not source.place or _library(source) in PUBLISHED):
         return None
     path = place_of(source, config)
-    if path.resolve() == Path(config.runs).resolve() / config.run_name:
+    if path.resolve() == home_of(config):
         raise UsageError(f"{key}={source.place!r}: a run cannot start from itself")
     if source.wants == "network" and not path.exists() and not check_model(source.place, {}):
         raise UsageError(

@@ -92,6 +92,24 @@ def test_identity_ignores_defaults_and_place_but_nothing_else():
     assert len({Config.load(given).identity for given in other} | {plain.identity}) == len(other) + 1
 
 
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({"dataset": "cifar10", "data_args.padding": 2}, {"dataset": "cifar10", "data_args.padding": 2.0}),
+        ({"data_args.jitter": 1}, {"data_args.jitter": 1.0}),
+        (
+            {"data_args": {"crop": "resized", "scale": [0.5, 1]}},
+            {"data_args": {"crop": "resized", "scale": [0.5, 1.0]}},
+        ),
+        ({"data_args.flip": 1}, {"data_args.flip": True}),
+        ({"model": "dense_mlp", "model_args.width": 8}, {"model": "dense_mlp", "model_args.width": 8.0}),
+    ],
+)
+def test_a_number_typed_in_two_ways_is_one_run(given, same):
+    one, other = Config.load(given), Config.load(same)
+    assert one == other and one.identity == other.identity and one.to_dict() == other.to_dict()
+
+
 def test_hook_defaults_do_not_change_identity():
     assert Config.load({"gram": True}).identity == Config.load({"gram.k": 8}).identity
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,9 @@ def broken(written, folder, change):
         (lambda file, told: file.write_bytes(file.read_bytes()[:-1000]), "truncated or changed"),
         (lambda file, told: told.update(dataset="cifar10"), "holds cifar10 train, not imagefolder train"),
         (lambda file, told: told.pop("classes"), "not a description of an FFCV file"),
+        (lambda file, told: told.update(bytes="many"), "not a description of an FFCV file .bytes='many': expected int"),
+        (lambda file, told: told.update(classes=3), "not a description of an FFCV file .classes=3: expected a list"),
+        (lambda file, told: told.update(colour=1), "not a description of an FFCV file .unknown parameter 'colour'"),
         (lambda file, told: file.unlink(), "run `research data write imagefolder"),
     ],
 )
@@ -100,6 +104,29 @@ def test_a_file_without_description_is_refused(written, tmp_path):
     with pytest.raises(UsageError, match="its description x.beton.json is missing"):
         beton.verify(tmp_path / "x.beton")
     assert "missing" in beton.list_betons(tmp_path)[0]["problem"]
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda side: side.symlink_to(side), lambda side: side.write_bytes(b"\xff")]
+)
+def test_a_description_that_cannot_be_read_is_one_clear_line(make, tmp_path):
+    (tmp_path / "x.beton").write_bytes(b"")
+    make(tmp_path / "x.beton.json")
+    with pytest.raises(UsageError, match=r"x\.beton\.json: (cannot be read|not a description of an FFCV file)"):
+        beton.load(tmp_path / "x.beton")
+    assert "x.beton.json" in beton.list_betons(tmp_path)[0]["problem"]
+
+
+def test_names_that_are_not_utf_8_are_written_and_read_back(tmp_path):
+    root, out = tmp_path / "data", tmp_path / os.fsdecode(b"out\xff")
+    for name in (b"caf\xe9", b"dog"):
+        folder = root / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
+    (file,) = beton.write("imagefolder", root, out, ["train"])
+    assert beton.load(file).classes == ("caf\udce9", "dog")
+    assert beton.verify(file)["samples"] == 8  # every fifth is held out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Run directories: identity, status, metrics, random streams."""
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -13,16 +14,34 @@ import torch
 
 from research import cli
 from research.config import Config
+from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.frames import load_runs
 from research.runs import status
 from research.runs.run import Run
 from research.runs.status import recorded, status_of
 from research.studies.study import Point, table
+from research.training.checkpointing import is_of
 
 
 def test_same_config_is_the_same_run(tiny):
     assert Run.create(tiny()).dir == Run.create(tiny(log_interval=7)).dir != Run.create(tiny(lr=0.2)).dir
+
+
+@pytest.mark.parametrize("typed", [1, 1.0])
+def test_a_run_of_a_version_that_hashed_numbers_as_typed_is_found(typed, tiny, tmp_path):
+    """Whole numbers in argument maps: `jitter=1` and `jitter=1.0` were two runs."""
+    config = tiny(data_args={"jitter": typed, "crop": "pad", "padding": 1})
+    written = config.to_dict() | {"data_args": {"jitter": typed, "crop": "pad", "padding": 1}}
+    told = {name: value for name, value in config.changes().items() if name not in NOT_IDENTITY}
+    told["data_args"] = written["data_args"]
+    identity = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+    old = tmp_path / "runs" / f"digits-mnist_mlp-{identity[:8]}"
+    old.mkdir(parents=True)
+    (old / "config.json").write_text(json.dumps(written))
+    assert Run.create(config).dir == old.resolve()
+    assert is_of({"identity": identity, "config": written}, config)
+    assert not is_of({"identity": "0" * 16, "config": written | {"seed": 3}}, config)
 
 
 def test_directory_of_another_config_is_refused(tiny):

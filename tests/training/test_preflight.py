@@ -7,7 +7,13 @@ from research.training.preflight import preflight
 
 
 @pytest.mark.parametrize(
-    "given", [{"batch_size": 1}, {"batch_size": 2, "processes": 2}, {"batch_size": 4, "accumulation": 4}]
+    "given",
+    [
+        {"batch_size": 1},
+        {"batch_size": 1, "sync_bn": True},  # one process has nobody to share statistics with
+        {"batch_size": 2, "processes": 2},
+        {"batch_size": 4, "accumulation": 4},
+    ],
 )
 def test_one_image_a_part_is_refused_where_a_batch_norm_sees_one_value(given, tiny):
     more = given["batch_size"] * 2

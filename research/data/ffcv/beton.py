@@ -20,6 +20,7 @@ from research.data import arrays, folders
 from research.data.datasets import data_root, describe
 from research.errors import UsageError, closest
 from research.files import write_atomic
+from research.parameters.signatures import check_arguments
 
 SUFFIX = ".beton"
 MODES = ("raw", "jpg", "smart")
@@ -81,22 +82,30 @@ def load(path: str | Path) -> Beton:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: {'is a folder; give a .beton file in it' if path.is_dir() else 'no such file'}")
-    side = path.with_name(path.name + ".json")
-    try:
-        told = json.loads(side.read_text())
-        lists = {name: tuple(told[name]) for name in ("classes", "skipped")}
-        found = Beton(**{**told, **lists, "path": path})
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path}: its description {side.name} is missing; write it with `research data write`"
-        ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{side}: not a description of an FFCV file ({error}); write it again") from error
+    found = _described(path)
     if path.stat().st_size != found.bytes:
         raise UsageError(
             f"{path}: truncated or changed: {path.stat().st_size:,} of {found.bytes:,} bytes; write it again"
         )
     return found
+
+
+def _described(path: Path) -> Beton:
+    side = path.with_name(path.name + ".json")
+    try:
+        told = json.loads(side.read_bytes())
+        values, problems = check_arguments("", Beton, {**told, "path": path})
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: its description {side.name} is missing; write it with `research data write`"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{side}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"{side}: not a description of an FFCV file ({error}); write it again") from None
+    if problems:
+        raise UsageError(f"{side}: not a description of an FFCV file ({problems[0]}); write it again")
+    return Beton(**values)
 
 
 def _save(found: Beton) -> None:
@@ -211,7 +220,7 @@ def _samples(dataset: str, root: str | Path, split: str, download: bool) -> _Sou
     if not len(good):
         raise UsageError(_unreadable(dataset, list(reasons.values())))
     named = "\n".join(f"{label} {file}" for label, file in zip(good.labels, good.files, strict=True))
-    source = blake2b(named.encode(), digest_size=8).hexdigest()
+    source = blake2b(os.fsencode(named), digest_size=8).hexdigest()
     size = (3, int(sizes.max()), int(sizes.sum()))
     return _Source(good.decoded, good.labels, good.classes, *size, source, tuple(reasons.values()))
 
