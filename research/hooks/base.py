@@ -58,6 +58,11 @@ class Hook:
     ``step_end`` fire once per optimizer step, also under gradient accumulation; ``run.generator(*names)`` is equal on
     all ranks and after a resume.
 
+    Under amp=fp16 the update of a step is skipped when a gradient is not finite. Its events fire all the same, and
+    ``run.skipped``, a tensor on the device, tells in ``grads`` and ``step_end``: no weight moves, so what goes by
+    updates (events, averages) takes such a step for none. ``bool(run.skipped)`` waits for the device; without a loss
+    scale it is ``None``.
+
     A hook guarantees: all of its state is in ``state_dict`` (tensors, numbers, strings and containers of them, so that
     it loads with ``weights_only=True``), keyed by parameter or module name and equal on all ranks; neutral settings
     leave training bit-identical; no host synchronisation in ``loss``, ``grads`` and ``step_end``, but in the rare steps

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from research.checkpoints.checkpoint import save_weights
 from research.hooks.base import Hook
@@ -26,26 +26,44 @@ class Ema(Hook):
     outside of the mask of that moment, so that a weight which is killed is forgotten and one that grows begins at 0.
     After every epoch the average, under the masks that the epoch ended with, is evaluated (rows ``val_ema``) and is
     written to ``ema.safetensors``. Wherever it stands in the list of methods, it is as sparse as the network; only
-    after those that move weights in ``step_end`` it sees them as they were moved.
+    after those that move weights in ``step_end`` it sees them as they were moved. A step whose update is skipped adds
+    nothing to the average.
     """
 
     def __init__(self, decay: Annotated[float, Range(above=0, below=1), "weight of the past at each step"] = 0.9998):
         self.decay = decay
 
     def setup(self, run: Run) -> None:
-        self.averaged = AveragedModel(run.model, multi_avg_fn=self._update, use_buffers=True)
+        # what a loss scale skips only the device knows, and then counts there
+        self.averaged = AveragedModel(run.model, device=run.device if run.config.amp == "fp16" else None)
 
-    def _update(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-        """Tensors of one type. Masks, counts and indices are copied: their average would be rounded to another one."""
-        if averaged[0].is_floating_point():
-            get_ema_multi_avg_fn(self.decay)(averaged, current, steps)
-        else:
-            torch._foreach_copy_(averaged, current)
-
+    @torch.no_grad()
     def step_end(self, run: Run) -> None:
-        self.averaged.update_parameters(run.model)
+        averaged, current = tensors_of(self.averaged.module), tensors_of(run.model)
+        moving = [place for place, tensor in enumerate(averaged) if tensor.is_floating_point()]
+        shares = self._count(run.skipped)
+        if isinstance(shares, Tensor):
+            shares = [shares.to(averaged[place].dtype) for place in moving]
+        torch._foreach_lerp_([averaged[place] for place in moving], [current[place] for place in moving], shares)
+        for own, new in zip(averaged, current, strict=True):
+            if not own.is_floating_point():  # masks, counts, indices: an average would be rounded to another one
+                own.copy_(new)
         for weight, mask in self._masked:
             weight.mul_(mask)
+
+    def _count(self, skipped: Tensor | None) -> float | Tensor:
+        """Count a step; the share of the current weights in the average: all of it at first, nothing in a skipped step.
+
+        A tensor () where ``skipped`` is one, so that nothing waits for the device.
+        """
+        steps = self.averaged.n_averaged
+        if skipped is None:
+            share = 1 - self.decay if steps else 1.0
+            steps += 1
+        else:
+            share = torch.where(steps > 0, 1 - self.decay, 1.0) * (1 - skipped)
+            steps += 1 - skipped.long()
+        return share
 
     @cached_property
     def _masked(self) -> list[tuple[Tensor, Tensor]]:
@@ -71,3 +89,8 @@ class Ema(Hook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.averaged.load_state_dict(state)
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers."""
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]

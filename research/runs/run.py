@@ -64,6 +64,7 @@ class Run:
     inputs: Tensor  # of the current micro-batch
     logits: Tensor
     targets: Tensor
+    skipped: Tensor | None = None  # 1.0 where this step's update is, on the device; none without a loss scale
     rank: int = 0
     world: int = 1
     steps_per_epoch: int

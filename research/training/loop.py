@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from research.distributed import Vote
 from research.measures.evaluate import evaluate
@@ -99,6 +100,7 @@ def train_epoch(run: Run, meter: Meter) -> None:
         stop = Vote(stop_requested)
 
         run.scaler.unscale_(run.optimizer)
+        run.skipped = overflow(run.scaler, run.optimizer)
         if config.clip_norm:
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         for hook in hooks:
@@ -149,6 +151,17 @@ def set_learning_rate(run: Run) -> float:
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     return lr
+
+
+def overflow(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Tensor | None:
+    """1.0 if a gradient that was just unscaled is nan or inf, so that ``scaler`` skips the update, else 0.0.
+
+    It stays on the device, and ranks agree, for their gradients are averaged already. ``None`` without a loss scale.
+    """
+    if not scaler.is_enabled():
+        return None
+    (found,) = scaler._found_inf_per_device(optimizer).values()  # public ones tell only after the step, on the host
+    return found
 
 
 def gradients_synced(network: nn.Module, now: bool):

@@ -37,7 +37,6 @@ SETTINGS = {
 METHODS = {name: {"hooks": {name: {**HOOKS[name].exercise, **MORE.get(name, {})}}} for name in HOOKS}
 WAITS = {  # known to wait in every step
     "deepr": "it rewires after every update",
-    "ema": "torch's AveragedModel brings its count from the host",
     "fp16": "GradScaler asks the GPU whether a gradient overflowed",
 }
 CASES = [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS)]

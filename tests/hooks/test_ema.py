@@ -61,7 +61,8 @@ def test_a_weight_that_grows_again_has_no_past(tiny):
     """The average of a killed weight is forgotten, not kept aside."""
     layer = torch.nn.Linear(2, 1, bias=False)
     attach_mask(layer, torch.ones(1, 2, dtype=torch.bool))
-    run, ema = SimpleNamespace(model=layer), Ema(decay=0.5)
+    run = SimpleNamespace(model=layer, config=tiny(), skipped=None)
+    ema = Ema(decay=0.5)
     ema.setup(run)
     (tensor,) = masked_weights(layer)
     none = torch.empty(0, dtype=torch.long)

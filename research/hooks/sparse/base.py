@@ -48,8 +48,8 @@ class MaskHook(Hook):
     Weights are exactly 0 outside the masks from the start on, and so are their gradients, before they are averaged over
     ranks or clipped; hence the optimizer's state and every update are. Masks are part of the model's state.
 
-    Under amp=fp16 a step whose gradients overflow updates nothing. An event that goes by gradients is then put off to
-    the next step that does; all others go by weights and momentum, which are as they were, and come as planned.
+    A step whose update is skipped (``run.skipped``) is none for an event: it would rank gradients that are not finite,
+    or kill again what has not moved since it grew. It is put off to the next step that is not skipped.
     """
 
     exclusive = "masks"
@@ -74,7 +74,7 @@ class MaskHook(Hook):
 
     def __post_init__(self) -> None:
         self._moved = 0  # units killed and grown since training began
-        self._late = False  # an event by gradients has been put off
+        self._late = False  # an event has been put off
         self._handles: list[RemovableHandle] = []
         self.counts: dict[str, int] = {}
 
@@ -97,15 +97,15 @@ class MaskHook(Hook):
         """Growth at random: (tensor, count) -> inactive units, from the run's own stream for that step."""
         return partial(grow_random, generator=run.generator("grow"))
 
-    def overflowed(self, run: Run) -> bool:
-        """Whether the update of this step will be skipped because a gradient is not finite; for ``grads``.
+    def put_off(self, run: Run, step: int) -> bool:
+        """Whether the event that is due in 0-based ``step`` has to wait for the next one; it is noted, and remembered.
 
-        Waits for the device, but only under amp=fp16, where nothing else is skipped.
+        Waits for the device, but only under amp=fp16.
         """
-        if not run.scaler.is_enabled():
-            return False
-        grads = [p.grad for p in run.model.parameters() if p.grad is not None]
-        return not torch.stack(torch._foreach_norm(grads, math.inf)).isfinite().all()
+        self._late = bool(run.skipped)
+        if self._late:
+            run.note(f"gradients overflow in step {step}, which is skipped; the event due in it comes in the next one")
+        return self._late
 
     def changed(self, run: Run, event: Event) -> None:
         """To be called after masks have changed: what the optimizer and the history know of the units."""
@@ -367,7 +367,8 @@ class RewiringHook(SparseHook):
     def step_end(self, run: Run) -> None:
         super().step_end(run)
         step = run.step - 1
-        if self.tensors and step < self.stop(run) and event_due(step, self.period_in(run, run.epoch)):
+        due = self._late or event_due(step, self.period_in(run, run.epoch))
+        if self.tensors and step < self.stop(run) and due and not self.put_off(run, step):
             event, values = self.rewire(run)
             self.changed(run, event)
             self.log_event(run, event.pruned_count, event.grown_count, **values)

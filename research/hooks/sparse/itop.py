@@ -86,21 +86,16 @@ class Itop(SparseHook):
     def grads(self, run: Run) -> None:
         if not self.wants_dense_gradient(run):
             return
-        grads = [tensor.weight.grad for tensor in self.tensors]
-        for tensor, grad in zip(self.tensors, grads, strict=True):
+        self._grads = [tensor.weight.grad for tensor in self.tensors]
+        for tensor, grad in zip(self.tensors, self._grads, strict=True):
             tensor.weight.grad = tensor.masked(grad)
-        self._late = self.overflowed(run)
-        if self._late:
-            run.note(f"itop: gradients overflow in step {run.step}; its event comes after the next one")
-        else:
-            self._grads = grads
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)
-        if self._grads is None if self.growth == "gradient" else not self.due(run, run.step):
+        grads, self._grads = self._grads, None
+        if not self.due(run, run.step) or self.put_off(run, run.step - 1):
             return
         rate = annealed_rate(run.step, run.epochs * run.steps_per_epoch, self.rate, self.final_rate)
-        grads, self._grads = self._grads, None
         event = itop_step(self.tensors, rate, grads, run.generator("itop"))
         self.changed(run, event)
         self.log_event(run, event.pruned_count, event.grown_count, rate=rate)

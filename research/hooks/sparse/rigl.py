@@ -130,9 +130,7 @@ class Rigl(SparseHook):
         if not self.wants_dense_gradient(run):
             return
         grads = [tensor.weight.grad for tensor in self.tensors]
-        self._late = self.overflowed(run)
-        if self._late:
-            run.note(f"rigl: gradients overflow in step {run.step}; its event comes in the next one")
+        if self.put_off(run, run.step):
             super().grads(run)
             return
         event = self.rewire(run, run.step, grads)
@@ -144,8 +142,9 @@ class Rigl(SparseHook):
 
     def step_end(self, run: Run) -> None:
         super().step_end(run)
-        if self.growth == "random" and self.due(run, run.step - 1):
-            self.rewire(run, run.step - 1)
+        step = run.step - 1
+        if self.growth == "random" and self.due(run, step) and not self.put_off(run, step):
+            self.rewire(run, step)
 
     def rewire(self, run: Run, step: int, grads: list[Tensor] | None = None) -> Event:
         """The event of ``step``."""

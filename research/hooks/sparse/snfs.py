@@ -155,8 +155,10 @@ class Snfs(SparseHook):
         super().step_end(run)
         total = run.epochs * run.steps_per_epoch
         period = every(self.period, run.epochs, run.steps_per_epoch) if self.period else 0
-        due = run.step % period == 0 if period else run.batch == run.steps_per_epoch
+        due = self._late or (run.step % period == 0 if period else run.batch == run.steps_per_epoch)
         if not self.tensors or not due or run.step == total:  # nothing could use what grows after the last update
+            return
+        if self.put_off(run, run.step - 1):
             return
         rate = annealed_rate(run.step, total, self.rate, self.final_rate)
         momenta = [momentum_of(run.optimizer, tensor.weight) for tensor in self.tensors]
@@ -164,9 +166,6 @@ class Snfs(SparseHook):
             torch.zeros_like(tensor.weight) if momentum is None else momentum
             for tensor, momentum in zip(self.tensors, momenta, strict=True)
         ]
-        if not any(momentum.any() for momentum in momenta):
-            run.note(f"snfs: no momentum yet after step {run.step}, whose update was skipped; its event is left out")
-            return
         balance = self.balance
         event = snfs_step(self.tensors, momenta, rate, balance.adjustment, self.redistribution)
         balance.update(sum(len(tensor.active) for tensor in self.tensors))

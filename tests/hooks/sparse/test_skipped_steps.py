@@ -1,4 +1,4 @@
-"""Events in steps that are skipped because a gradient overflowed under amp=fp16."""
+"""Events in steps that are skipped because a gradient overflowed under amp=fp16: they take such a step for none."""
 
 import json
 import shutil
@@ -10,6 +10,14 @@ from conftest import Killed, rows, weights
 from research.hooks import HOOKS, Hook
 from research.runs.run import Run
 from research.training.loop import fit
+
+REWIRED = {  # methods with events in every other step, and the rows they write when none is skipped
+    "rigl": ({"period": 2}, [2, 4, 6, 8]),  # before the update, so that the row has the number of the step
+    "itop": ({"period": 2}, [2, 4, 6, 8, 10]),
+    "set": ({"period": "2"}, [3, 5, 7, 9, 11]),
+    "dsr": ({"period": "2", "k": 200, "threshold": 0.02}, [3, 5, 7, 9, 11]),
+    "snfs": ({"period": 2}, [2, 4, 6, 8, 10]),
+}
 
 
 class Overflow(Hook):
@@ -28,14 +36,23 @@ class Overflow(Hook):
         self.handle.remove()
 
 
+class Masks(Hook):
+    """Keeps the masks as they are after every step."""
+
+    def step_end(self, run):
+        sparse = next(hook for hook in run.hooks.values() if hook.exclusive == "masks")
+        self.seen = [*getattr(self, "seen", []), torch.cat([t.mask.flatten() for t in sparse.tensors])]
+
+
 @pytest.fixture
 def trained(tiny, monkeypatch):
     """``trained(at, **hooks)``: a run under amp=fp16 whose steps ``at`` overflow."""
     monkeypatch.setitem(HOOKS, "overflow", Overflow)
+    monkeypatch.setitem(HOOKS, "masks", Masks)
 
-    def train(at: tuple[int, ...], **hooks) -> Run:
+    def train(at: tuple[int, ...], epochs: int = 1, **hooks) -> Run:
         monkeypatch.setattr(Overflow, "at", at)
-        return fit(Run.create(tiny(amp="fp16", hooks={"overflow": {}} | hooks)))
+        return fit(Run.create(tiny(amp="fp16", epochs=epochs, hooks={"overflow": {}} | hooks)))
 
     return train
 
@@ -48,41 +65,56 @@ def told(run: Run, what: str) -> bool:
     return any(what in json.loads(line).get("text", "") for line in run.paths.metrics.read_text().splitlines())
 
 
-def test_rigl_puts_its_event_off_until_gradients_are_finite(trained):
-    run = trained((4, 5), rigl={"period": 4, "end": 9})
-    assert events(run) == [6, 8]
-    assert told(run, "rigl: gradients overflow in step 4; its event comes in the next one")
-    assert all(weight.isfinite().all() for weight in run.model.parameters())
+def assert_sparse_and_finite(run: Run) -> None:
+    (hook,) = (hook for hook in run.hooks.values() if hook.exclusive == "masks")
+    for tensor in hook.tensors:
+        assert torch.equal(tensor.weight, tensor.masked(tensor.weight)) and tensor.weight.isfinite().all()
 
 
-def test_itop_puts_its_event_off_until_gradients_are_finite(trained):
-    run = trained((3, 4), itop={"period": 4})
-    assert events(run)[:2] == [6, 8]
-    assert told(run, "itop: gradients overflow in step 3; its event comes after the next one")
-    assert all(weight.isfinite().all() for weight in run.model.parameters())
+@pytest.mark.parametrize("name", REWIRED)
+def test_an_event_is_put_off_to_the_next_step_that_is_not_skipped(name, trained):
+    parameters, due = REWIRED[name]
+    step = due[1] if name == "rigl" else due[1] - 1
+    run = trained((0, step), **{name: parameters}, masks={})
+    assert events(run) == [due[0], due[1] + 1, *due[2:]]
+    assert told(run, f"gradients overflow in step {step}, which is skipped; the event due in it comes in the next one")
+    masks = run.hooks["masks"].seen
+    assert torch.equal(masks[step - 1], masks[step]) and not torch.equal(masks[step], masks[step + 1])
+    assert_sparse_and_finite(run)
+
+
+@pytest.mark.parametrize("name", ["rigl", "itop"])
+def test_an_event_at_random_is_put_off_too(name, trained):
+    run = trained((3, 4), **{name: {"period": 4, "growth": "random"}})
+    assert events(run)[:2] == [6, {"rigl": 9, "itop": 8}[name]]  # one follows steps 4, 8, the other updates 4, 8
 
 
 def test_an_event_that_was_put_off_survives_a_stop(trained, power_cut):
-    whole = trained((10,), itop={"period": 11}, power_cut={})  # put off from the last step of the first epoch
+    whole = trained((10,), itop={"period": 11}, power_cut={}, epochs=2)  # put off from the last step of the first epoch
     kept = weights(whole), rows(whole)
     shutil.rmtree(whole.dir)
     power_cut.at = 12
     with pytest.raises(Killed):
-        trained((10,), itop={"period": 11}, power_cut={})
-    cut = trained((10,), itop={"period": 11}, power_cut={})
+        trained((10,), itop={"period": 11}, power_cut={}, epochs=2)
+    cut = trained((10,), itop={"period": 11}, power_cut={}, epochs=2)
     assert events(cut) == [12] and rows(cut) == kept[1]
     assert all(torch.equal(weight, kept[0][name]) for name, weight in weights(cut).items())
 
 
-def test_snfs_leaves_out_an_event_before_the_first_update(trained):
-    run = trained((0,), snfs={"period": 1})
-    assert told(run, "snfs: no momentum yet after step 1, whose update was skipped")
-    assert events(run)[0] == 2
+def test_snfs_has_its_first_event_after_the_first_update(trained):
+    run = trained((0, 1), snfs={"period": 1})
+    assert events(run)[:2] == [3, 4]
 
 
-@pytest.mark.parametrize("name", ["set", "dsr", "deepr", "prune", "static_sparse"])
-def test_other_methods_go_on_with_what_they_have(name, trained):
-    run = trained((2, 3), **{name: dict(HOOKS[name].exercise)})
-    assert run.status["status"] == "finished"
-    for tensor in run.hooks[name].tensors:
-        assert torch.equal(tensor.weight, tensor.masked(tensor.weight)) and tensor.weight.isfinite().all()
+def test_prune_comes_as_planned(trained):
+    prune = {"iterations": 2, "begin": 0.0, "end": 0.2}
+    run = trained((0, 1), prune=prune)  # steps 1 and 2 of 11
+    assert events(run) == run.hooks["prune"].plan == [1, 2]
+    assert_sparse_and_finite(run)
+
+
+def test_deepr_kills_nothing(trained):
+    run = trained((2, 3), deepr=HOOKS["deepr"].exercise, masks={})
+    masks = run.hooks["masks"].seen
+    assert torch.equal(masks[1], masks[3]) and not torch.equal(masks[1], masks[4])
+    assert_sparse_and_finite(run)
