@@ -14,7 +14,8 @@ def add_to(commands: Commands) -> None:
     commands.add("parameters", show_parameters, "list every parameter of a run")
     hooks = commands.add("hooks", show_hooks, "list the methods and their parameters")
     hooks.add_argument("names", nargs="*", metavar="hook")
-    commands.add("recipes", show_recipes, "list published hyperparameters")
+    recipes = commands.add("recipes", show_recipes, "list published hyperparameters and what to expect of them")
+    recipes.add_argument("names", nargs="*", metavar="recipe")
     commands.add("models", show_models, "list networks and their arguments")
     substitutes = commands.add("substitutes", show_substitutes, "list what may stand in the place of convolutions")
     substitutes.add_argument("names", nargs="*", metavar="family")
@@ -38,9 +39,13 @@ def show_hooks(options: argparse.Namespace) -> None:
 
 
 def show_recipes(options: argparse.Namespace) -> None:
-    from research.config.recipes import describe
+    from research.config.recipes import describe, load_story
 
-    print_table(("recipe", ""), describe().items())
+    titles = describe()
+    stories = {name: load_story(name) for name in options.names or titles}  # an unknown name before anything is printed
+    for name, story in stories.items():
+        print(f"{name}: {titles[name]}")
+        print_table((), [(f"  {word}:", text) for word, text in story.items()])
 
 
 def show_models(options: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ LINES = {  # command line -> exit code, and a part of what is told
     "count model=mnist_mlp rigl.sparsity=0.9 --total": (0, "267,020 params, 27,440 nonzeros"),
     "count model=mnist_mlp tied.sparsity=0.9 --total": (0, "27,440 params, 27,440 nonzeros"),
     "hooks grma": (2, "did you mean 'gram'?"),
-    "recipes extra": (2, "unrecognized arguments: extra"),
+    "recipes extra": (2, "unknown recipe 'extra'"),
     "log": (2, "required: TEXT"),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from research.config import Config
-from research.config.recipes import describe, load_recipe, recipe_names
+from research.config.recipes import STORY, describe, load_recipe, load_story, recipe_names
 from research.errors import UsageError
 
 GRAM = {"lr": 0.1, "momentum": 0.9, "schedule": "cosine", "schedule_by": "step", "warmup_epochs": 0, "smoothing": 0}
@@ -69,6 +69,16 @@ def test_given_parameters_win_over_the_recipe():
 def test_every_recipe_says_what_it_is():
     assert list(describe()) == recipe_names()
     assert all(10 < len(line) <= 110 and not line.startswith("#") for line in describe().values())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_tells_its_story(name):
+    story = load_story(name)
+    assert tuple(story) == STORY
+    assert all(isinstance(text, str) and text and "\n" not in text for text in story.values())
+    assert re.search(r"\d", story["expected"]) or story["expected"].startswith("not known")
+    if story["here"] != "not run at full length":  # a number, and the command that gave it
+        assert re.search(r"\d", story["here"]) and f"recipe={name}" in story["here"]
 
 
 def test_unknown_recipe_names_the_nearest():

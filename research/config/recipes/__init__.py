@@ -1,6 +1,7 @@
 """Published training recipes as named defaults: one YAML file each, whose keys are fields of Config.
 
-The first line of a file is a comment that says what it is; the comments inside say where the numbers come from.
+The first line of a file is a comment that says what it is. Its ``story`` says what to expect: the source, the published
+result, the hardware and time of the original, and what was run with this program. Comments explain single numbers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 from research.errors import UsageError, nearest
 from research.parameters.yaml_1_2 import parse
+
+STORY = ("source", "expected", "hardware", "here")
 
 
 def recipe_names() -> list[str]:
@@ -23,7 +26,16 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no such recipe.
     """
-    return parse(_text(name))
+    return {key: value for key, value in parse(_text(name)).items() if key != "story"}
+
+
+def load_story(name: str) -> dict[str, str]:
+    """What is known about recipe ``name``, by the words of ``STORY``.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    return parse(_text(name))["story"]
 
 
 def describe() -> dict[str, str]:
