@@ -1,5 +1,5 @@
 # make demo   train twice on real digits, draw, and write a log entry (under 3 minutes on two cores)
-# make test   the tests
+# make test   the tests, two at a time (WORKERS=8: eight)
 # make faults   1,000 injected faults, and what came of them (under an hour on two cores)
 # make lowest   the tests with the oldest versions that pyproject.toml admits, in an environment of their own
 # make lab    JupyterLab on this machine only, with its token
@@ -33,8 +33,12 @@ demo: $(INSTALLED)
 	'analyses  runs/analysis/' \
 	'next      make lab, or: source .venv/bin/activate && research --help'
 
+# a file of tests stays in one process, so that what its tests share is made once
+WORKERS ?= 2
+TESTS := python -m pytest -n $(WORKERS) --dist loadfile
+
 test: $(INSTALLED)
-	python -m pytest
+	$(TESTS)
 
 slow: $(INSTALLED)
 	python -m pytest -m slow
@@ -47,7 +51,7 @@ lowest: $(INSTALLED)
 	PKG_CONFIG_PATH=$(CURDIR)/.ci/ffcv uv pip compile --quiet --upgrade --resolution lowest-direct --no-annotate --no-header \
 	--python-version 3.11 --extra dev pyproject.toml --output-file build/lowest.txt
 	PYTHON=$(or $(PYTHON),python3.11) CONSTRAINTS=build/lowest.txt .ci/install .venv-lowest
-	PATH=$(CURDIR)/.venv-lowest/bin:$$PATH python -m pytest
+	PATH=$(CURDIR)/.venv-lowest/bin:$$PATH $(TESTS)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -70,7 +70,7 @@ def test_test_command_runs_pytest_on_everything():
     command = ["make", "-n", "--no-print-directory", "test", "INSTALLED="]
     outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # `make test` runs this
     planned = subprocess.run(command, cwd=PROJECT, env=outside, capture_output=True, text=True)
-    assert planned.stdout.strip() == "python -m pytest"
+    assert planned.stdout.strip() == "python -m pytest -n 2 --dist loadfile"
 
 
 def install(tmp_path, path: str, **environment) -> subprocess.CompletedProcess:
