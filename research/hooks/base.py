@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Reasons = Mapping[str, str]
 """Parameters of a method -> why each of them changes nothing."""
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation per channel."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Source:
     place: str
     wants: Literal["network", "weights", "newest weights", "initial weights"]
     given: Mapping[str, Any] = field(default_factory=dict)  # parameters of the network that win over what is stored
+    normalisation: Normalisation | None = None  # of a network's inputs, as it was trained; None = what is known of it
 
 
 @dataclass(frozen=True)

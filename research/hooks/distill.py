@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from research.data.datasets import describe
 from research.errors import UsageError
 from research.hooks.attention import attention_map, find_taps, full_precision, recorded_maps
 from research.hooks.base import Hook, Reasons, Source
@@ -103,6 +104,8 @@ class Distill(Hook):
         self,
         teacher: Annotated[str, "a run, a file of weights, torchvision:NAME or timm:NAME; empty = initial self"] = "",
         teacher_model: Annotated[str, "network of a file that does not name its own; empty = the student's"] = "",
+        teacher_mean: Annotated[tuple[float, ...], "per channel, that its inputs had; empty = as is known of it"] = (),
+        teacher_std: Annotated[tuple[float, ...], "per channel, likewise; a file of another origin knows neither"] = (),
         alpha: Annotated[float, Range(least=0, most=1), "weight of the teacher's logits against the labels'"] = 0.0,
         temperature: Annotated[float, Range(above=0), "of both softmaxes in KD"] = 4.0,
         beta: Annotated[float, Range(least=0), "weight of attention transfer, for three taps"] = 1e3,
@@ -113,7 +116,14 @@ class Distill(Hook):
     ):
         if taps and split > 1:
             raise UsageError(f"split={split}: cuts the known stages, and taps={list(taps)} names others; give one")
+        if len(teacher_mean) != len(teacher_std):
+            raise UsageError(
+                f"teacher_mean={list(teacher_mean)}, teacher_std={list(teacher_std)}: give both, a number a channel"
+            )
+        if min(teacher_std, default=1.0) <= 0:
+            raise UsageError(f"teacher_std={list(teacher_std)}: must be > 0")
         self.teacher, self.teacher_model, self.taps, self.split = teacher, teacher_model, taps, split
+        self.teacher_mean, self.teacher_std = teacher_mean, teacher_std
         self.alpha, self.temperature, self.beta, self.reduction = alpha, temperature, beta, reduction
         self.cache = cache
 
@@ -123,8 +133,8 @@ class Distill(Hook):
 
     def idle(self) -> Reasons:
         if not self.active:
-            others = ("teacher", "teacher_model", "temperature", "taps", "split", "reduction", "cache")
-            return dict.fromkeys(others, "there is no teacher, with alpha=0 and beta=0")
+            others = ("teacher_model", "teacher_mean", "teacher_std", "temperature", "taps", "split", "reduction")
+            return dict.fromkeys(("teacher", "cache", *others), "there is no teacher, with alpha=0 and beta=0")
         reasons = {}
         if not self.alpha:
             reasons |= dict.fromkeys(("temperature", "reduction"), "the teacher's logits have no weight; give alpha")
@@ -132,6 +142,8 @@ class Distill(Hook):
             reasons |= dict.fromkeys(("taps", "split"), "attention maps have no weight; give beta")
         if not self.teacher:
             reasons["teacher_model"] = "there is no teacher whose network it could name; give teacher"
+            own = "the teacher is the run's own network, whose inputs are the run's; give teacher"
+            reasons |= dict.fromkeys(("teacher_mean", "teacher_std"), own)
         elif self.teacher.partition(":")[0] in PUBLISHED:
             reasons["teacher_model"] = f"teacher={self.teacher} names its network itself"
         return reasons
@@ -143,12 +155,19 @@ class Distill(Hook):
     def check(self, config: Config) -> None:
         if self.active and self.cache:
             refuse_drawn(config)
+        channels = len(describe(config.dataset).mean)
+        if self.active and self.teacher_mean and len(self.teacher_mean) != channels:
+            raise UsageError(
+                f"distill.teacher_mean={list(self.teacher_mean)}: expected {channels} numbers, one a channel of "
+                f"{config.dataset}"
+            )
 
     def sources(self, config: Config) -> dict[str, Source]:
         if not self.active:
             return {}
         given = {"model": self.teacher_model} if self.teacher_model else {}
-        return {"teacher": Source(self.teacher, wants="network", given=given)}
+        known = (self.teacher_mean, self.teacher_std) if self.teacher_mean else None
+        return {"teacher": Source(self.teacher, wants="network", given=given, normalisation=known)}
 
     def setup(self, run: Run) -> None:
         if not self.active:

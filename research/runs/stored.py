@@ -78,15 +78,19 @@ def find_stored(
 
 
 def as_published(config: Config, *sources: Mapping[str, Any]) -> Config:
-    """``config``, of ``sources``, with images prepared as its network's library has it on record; says so.
+    """``config``, of ``sources``, with pictures prepared as its network's library has it on record; says so.
 
-    What the sources say themselves wins; data of other classes than the published ones are left as they are.
+    What the sources say of ``data_args`` wins over the record, and over what of the record it leaves no room for: a
+    given ``eval_resize`` over its crop, ``normalize=false`` over its mean and deviation. Data sets whose images are
+    all of one size, such as CIFAR-10, are never resized or cropped, and stay as they are.
     """
     record = preparation(config.model) if describe(config.dataset).kind == "folder" else None
-    said = {key.partition(".")[2] for source in sources for key in source if key.startswith("data_args.")}
-    said |= {name for source in sources for name in source.get("data_args", {})}
-    own = {name: value for name, value in record._asdict().items() if name not in said} if record else {}
+    said = config.data_args
+    ruled = set(said) | ({"crop_pct"} if "eval_resize" in said else set())
+    ruled |= set() if said.get("normalize", True) else {"mean", "std"}
+    own = {name: value for name, value in record._asdict().items() if name not in ruled} if record else {}
     if not own:
         return config
     tell(f"{config.model}: images are prepared as on record, {', '.join(f'{k}={v}' for k, v in own.items())}")
-    return Config.load({"data_args": {**own, "eval_resize": 0}}, *sources)
+    instead = {"eval_resize": 0} if "crop_pct" in own else {}  # of the data set's own
+    return Config.load({"data_args": {**own, **instead}}, *sources)

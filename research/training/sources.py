@@ -14,6 +14,7 @@ from research.data.augment import Augment
 from research.data.datasets import arguments, describe
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook, Source, SourceNetwork
+from research.hooks.base import Normalisation
 from research.models import check_model, known_for
 from research.models.libraries import PUBLISHED, preparation
 from research.runs.network import network_of
@@ -113,14 +114,14 @@ def _network(key: str, source: Source, stored: Stored | None, run: Run) -> Sourc
     network = network_of(config, info.classes, info.shape, run.device)
     if stored:
         weights.load_into(network, stored.tensors, f"{key}={source.place!r} for {info.classes} classes")
-    mean, std = _normalisation(config, as_published=bool(source.place) and not stored)
+    mean, std = source.normalisation or _normalisation(config, as_published=bool(source.place) and not stored)
     if (mean, std) != (info.mean, info.std) and len(mean) == len(info.mean):
         renormalise(network, (info.mean, info.std), (mean, std))
         origin += f", with inputs normalised as in its own training (mean {list(mean)}, deviation {list(std)})"
     return SourceNetwork(network, origin)
 
 
-def _normalisation(config: Config, as_published: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(config: Config, as_published: bool) -> Normalisation:
     """Mean and deviation per channel that the network of ``config`` was trained with; empty where nothing is known.
 
     What a library records belongs to the weights that it published, not to a run of the same architecture.
@@ -131,9 +132,6 @@ def _normalisation(config: Config, as_published: bool) -> tuple[tuple[float, ...
     if dataset.kind == "vectors":
         return dataset.mean, dataset.std
     return Augment(**arguments(config.dataset, config.data_args)[0]).normalisation(dataset)
-
-
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation per channel
 
 
 def renormalise(network: nn.Module, given: Normalisation, own: Normalisation) -> None:

@@ -11,7 +11,7 @@ import torch
 from conftest import GOLDENS, rows, weights
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from research.config import Config
@@ -334,6 +334,67 @@ def test_a_teacher_sees_inputs_normalised_as_in_its_own_training(tiny):
     assert "with inputs normalised as in its own training (mean [0.1], deviation [0.9])" in note
     (measured,) = [row for row in rows(student) if row["kind"] == "val_teacher"]
     assert measured["top1"] == pytest.approx(teacher.status["best_top1"])
+
+
+def test_a_file_of_another_origin_is_told_its_normalisation(tiny, tmp_path):
+    own = {"mean": [0.1], "std": [0.9]}
+    teacher = fit(Run.create(tiny(name="teacher", epochs=1, data_args=own)))
+    torch.save({"state_dict": weights(teacher)}, tmp_path / "foreign.pt")
+    given = {"teacher": str(tmp_path / "foreign.pt"), "alpha": 0.5, "beta": 0}
+    told = given | {"teacher_mean": [0.1], "teacher_std": [0.9]}
+    untold, knowing = (
+        fit(Run.create(tiny(name=name, epochs=1, hooks={"distill": each}))).paths.metrics.read_text()
+        for name, each in (("untold", given), ("told", told))
+    )
+    assert "normalised as in its own training" not in untold
+    assert "normalised as in its own training (mean [0.1], deviation [0.9])" in knowing
+    measured = [json.loads(row) for row in knowing.splitlines() if '"val_teacher"' in row]
+    assert [row["top1"] for row in measured] == [pytest.approx(teacher.status["best_top1"])]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"teacher_mean": [0.1]}, "teacher_mean=.*teacher_std=.*give both, a number a channel"),
+        ({"teacher_mean": [0.1], "teacher_std": [0]}, "teacher_std=.*must be > 0"),
+        ({"teacher_mean": [0.1] * 3, "teacher_std": [1] * 3}, "expected 1 numbers, one a channel of digits"),
+        ({"teacher": "", "teacher_mean": [0.1], "teacher_std": [1]}, "teacher_mean.*the run's own network"),
+        ({"alpha": 0, "teacher_mean": [0.1], "teacher_std": [1]}, "teacher_std.*there is no teacher"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_refused(given, problem, tiny):
+    with pytest.raises(UsageError, match=problem):
+        preflight(tiny(hooks={"distill": {"teacher": "x", "alpha": 0.5, "beta": 0} | given}))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "expected"),
+    [
+        ("run", {}, ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))),
+        ("run", {"normalisation": ((0.1,) * 3, (0.2,) * 3)}, ((0.1,) * 3, (0.2,) * 3)),
+        ("library", {}, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        ("library", {"normalisation": ((0.1,) * 3, (0.2,) * 3)}, ((0.1,) * 3, (0.2,) * 3)),
+    ],
+)
+def test_a_network_of_a_library_is_normalised_as_whoever_trained_it(recorded, given, expected, tmp_path, monkeypatch):
+    """A run of one's own by its configuration, whatever the library records of the weights that it published."""
+    model, run = "torchvision:squeezenet1_1", fake_run((3, 64, 64), 1000)
+    run.train_loader.info.mean, run.train_loader.info.std = (0.0,) * 3, (1.0,) * 3
+    if recorded == "run":
+        arguments = {"image_size": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
+        mine = Config.load({"dataset": "imagefolder", "model": model, "runs": str(tmp_path), "data_args": arguments})
+        mine = Run.create(mine)
+        save_file(create_model(model, 1000, (3, 64, 64)).state_dict(), mine.paths.best)
+        source = Source(str(mine.dir), wants="network", **given)
+    else:
+        import torchvision.models as library
+
+        state = library.squeezenet1_1().state_dict()
+        monkeypatch.setattr(library.SqueezeNet1_1_Weights, "get_state_dict", lambda self, **_: state)
+        source = Source(model, wants="network", **given)
+    mean, std = map(list, expected)
+    told = f"normalised as in its own training (mean {mean}, deviation {std})"
+    assert told in load_source("distill.teacher", source, run).origin
 
 
 def test_normalisations_are_exchanged_exactly():
