@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.errors import UsageError, nearest
+from research.network_protocols import NamesTaps
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -64,7 +65,7 @@ def known_taps(network: nn.Module, split: int = 1) -> list[str]:
         return [f"{n}.{len(m) * part // split - 1}" for n, m in stages.items() for part in range(1, split + 1)]
     if stages:
         return list(stages)
-    if hasattr(network, "attention_taps"):
+    if isinstance(network, NamesTaps):
         return network.attention_taps()
     return [n for n, m in network.named_modules() if type(m).__name__ == "InvertedResidual" and m.stride == 2]
 

@@ -13,6 +13,7 @@ from research.errors import UsageError
 from research.hooks.base import Hook, Reasons
 from research.hooks.epoch_means import EpochMeans
 from research.layers.base import Substitute
+from research.network_protocols import ScalesDecay, TakesAuxiliaryHead
 from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Auxiliary(Hook):
         return {"weight": "mode=concat takes the mean of both losses"} if self.mode == "concat" else {}
 
     def never(self, run: Run) -> str:
-        if not self.weight or getattr(run.model, "auxiliary_head", None) is not None:
+        if not self.weight or isinstance(run.model, TakesAuxiliaryHead):
             return ""
         return f"{run.config.model} has no auxiliary head"
 
@@ -53,12 +54,12 @@ class Auxiliary(Hook):
         return f"{self.never(run)}: it trained plainly" if self.never(run) else ""
 
     def build(self, run: Run) -> None:
-        if self.weight and hasattr(run.model, "add_auxiliary_head"):
+        if self.weight and isinstance(run.model, TakesAuxiliaryHead):
             run.model.add_auxiliary_head()
             count_head(run)
 
     def setup(self, run: Run) -> None:
-        if getattr(run.model, "auxiliary_head", None) is None:
+        if not self.weight or not isinstance(run.model, TakesAuxiliaryHead):
             return
         shape = run.train_loader.info.shape
         try:  # on a copy, because a forward pass in training changes batch statistics
@@ -105,5 +106,5 @@ def count_head(run: Run) -> None:
     run.substitution = replace(report, before=report.before + added, after=report.after + added)
     if report.spec.options.decay == "scaled":
         for layer in run.model.modules():
-            if isinstance(layer, Substitute) and hasattr(layer, "decay_scale"):
+            if isinstance(layer, Substitute) and isinstance(layer, ScalesDecay):
                 layer.decay_scale = dict.fromkeys(layer.decay_scale, run.substitution.rho)

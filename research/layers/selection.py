@@ -17,6 +17,7 @@ from research.errors import UsageError, nearest
 from research.layers.base import Geometry, Legacy, Pair, Substitute, units
 from research.layers.cost import count
 from research.layers.spec import Spec
+from research.network_protocols import KeepsLayers, ReplacesLinear
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def layout(
     layers = {n: m for n, m in units(model) if isinstance(m, (nn.Conv2d, nn.Linear, Substitute))}
     only, keep = (_split(pattern, layers) for pattern in (spec.options.only, spec.options.keep))
     first = next((name for name, layer in layers.items() if not isinstance(layer, nn.Linear)), None)
-    own_keep, linear = getattr(model, "kept_layers", (first or "",)), getattr(model, "replaced_linear", ())
+    own_keep = model.kept_layers if isinstance(model, KeepsLayers) else (first or "",)
+    linear = model.replaced_linear if isinstance(model, ReplacesLinear) else ()
 
     def why_kept(name: str, layer: nn.Module) -> str | None:
         named = any(fnmatchcase(name, pattern) for pattern in only)  # itself, not what it is part of

@@ -9,26 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from research.errors import UsageError, closest
+from research.network_protocols import WithStates
 
 Mode = Literal["exact", "reference", "post"]
 CHUNK = 10_000  # samples of all networks together that are in memory at once
-
-
-class WithStates(Protocol):
-    """A network whose layers LDI is defined for, such as :class:`research.models.dense_mlp.DenseMLP`."""
-
-    act: nn.Module
-    layers: nn.ModuleList
-
-    def states(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What every layer reads, and what it puts out before activation, for inputs (N, ...)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ def ldi_many(models: Sequence[WithStates], x: Tensor, mode: Mode = "exact", batc
     """
     if mode not in get_args(Mode):
         raise UsageError(f"mode={mode!r}: expected {' | '.join(get_args(Mode))}{closest(mode, get_args(Mode))}")
-    if others := [type(model).__name__ for model in models if not hasattr(model, "states")]:
+    if others := [type(model).__name__ for model in models if not isinstance(model, WithStates)]:
         raise UsageError(f"LDI is defined for dense_mlp, not for {others[0]}")
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}: must be >= 1")

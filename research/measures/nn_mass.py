@@ -19,6 +19,7 @@ from typing import NamedTuple
 from torch import nn
 
 from research.errors import UsageError
+from research.network_protocols import HasCells
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def parts(model: nn.Module) -> dict[str, Cell | Block]:
     Raises:
         UsageError: a network for which the papers define no NN-Mass.
     """
-    if isinstance(cells := getattr(model, "cells", None), tuple):
-        return {f"cells.{k}": cell for k, cell in enumerate(cells)}
+    if isinstance(model, HasCells):
+        return {f"cells.{k}": cell for k, cell in enumerate(model.cells)}
     parts_by_name: dict[str, Cell | Block] = {}
     for name, module in model.named_modules():
         if any(name.startswith(f"{block}.") for block in parts_by_name):

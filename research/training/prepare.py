@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from research.config import Config
 from research.data.choice import make_loaders
 from research.layers.sync_norm import synchronise
+from research.network_protocols import ScalesDecay
 from research.runs.network import build_network, pick_device
 from research.runs.run import Run
 from research.training.sources import load_sources
@@ -90,7 +91,8 @@ def weight_decays(model: nn.Module, config: Config) -> dict[nn.Parameter, float]
     scaled = {
         module.get_parameter(name): (scale, not name.endswith("bias"))
         for module in model.modules()
-        for name, scale in getattr(module, "decay_scale", {}).items()
+        if isinstance(module, ScalesDecay)
+        for name, scale in module.decay_scale.items()
     }
     decays = {}
     for p in filter(lambda p: p.requires_grad, model.parameters()):
