@@ -41,9 +41,35 @@ CIFAR_AUGMENT = {"crop": "pad", "padding": 4, "flip": True}
 CIFAR_MEAN = (0.49139968, 0.48215827, 0.44653124)
 CIFAR_STD = (0.24703233, 0.24348505, 0.26158768)
 DOWNLOAD = "give data_root=FOLDER that holds it, or fetch it with download=true"
-IMAGENET_REMEDY = (
-    "give data_root=FOLDER with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (from https://image-net.org/download)"
-)
+
+
+def _cifar(classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+    return Dataset(
+        name=f"cifar{classes}",
+        kind="images",
+        classes=classes,
+        shape=(3, 32, 32),
+        mean=mean,
+        std=std,
+        summary=f"60,000 pictures of {classes} things",
+        augment=CIFAR_AUGMENT,
+        remedy=DOWNLOAD,
+    )
+
+
+def _folders(name: str, summary: str, remedy: str) -> Dataset:
+    """Folders of pictures, seen as ImageNet's are."""
+    return Dataset(
+        name=name,
+        kind="folder",
+        classes=0,
+        shape=(3, 224, 224),
+        **IMAGENET,
+        summary=summary,
+        augment=IMAGENET_AUGMENT,
+        remedy=remedy,
+    )
+
 
 DATASETS = {
     d.name: d
@@ -61,46 +87,17 @@ DATASETS = {
         Dataset("linear", "vectors", 2, (2,), (0.0,), (1.0,), "points on a line, labelled by segment", embedded=True),
         Dataset("circle", "vectors", 2, (2,), (0.0,), (1.0,), "points in a disc, labelled by ring", embedded=True),
         Dataset("mnist", "images", 10, (1, 28, 28), (0.1307,), (0.3081,), "70,000 handwritten digits", remedy=DOWNLOAD),
-        Dataset(
-            name="cifar10",
-            kind="images",
-            classes=10,
-            shape=(3, 32, 32),
-            mean=CIFAR_MEAN,
-            std=CIFAR_STD,
-            summary="60,000 pictures of 10 things",
-            augment=CIFAR_AUGMENT,
-            remedy=DOWNLOAD,
-        ),
-        Dataset(
-            name="cifar100",
-            kind="images",
-            classes=100,
-            shape=(3, 32, 32),
-            mean=(0.5071, 0.4866, 0.4409),
-            std=(0.2673, 0.2564, 0.2762),
-            summary="60,000 pictures of 100 things",
-            augment=CIFAR_AUGMENT,
-            remedy=DOWNLOAD,
-        ),
-        Dataset(
-            name="imagenet",
-            kind="folder",
-            classes=0,
-            shape=(3, 224, 224),
-            **IMAGENET,
+        _cifar(10, CIFAR_MEAN, CIFAR_STD),
+        _cifar(100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        _folders(
+            "imagenet",
             summary="ILSVRC folders train/<wnid>, val/<wnid>; also <wnid> folders alone or zipped",
-            augment=IMAGENET_AUGMENT,
-            remedy=IMAGENET_REMEDY,
+            remedy="give data_root=FOLDER with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG "
+            "(from https://image-net.org/download)",
         ),
-        Dataset(
-            name="imagefolder",
-            kind="folder",
-            classes=0,
-            shape=(3, 224, 224),
-            **IMAGENET,
+        _folders(
+            "imagefolder",
             summary="any folder of pictures: train/<class>, val/<class>, or <class> with every fifth held out",
-            augment=IMAGENET_AUGMENT,
             remedy="give data_root=FOLDER that holds one folder of pictures a class",
         ),
     )

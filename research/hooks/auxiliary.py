@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from research.errors import UsageError
-from research.hooks.base import Hook, Reasons
-from research.hooks.epoch_means import EpochMeans
+from research.hooks.base import Reasons
+from research.hooks.epoch_means import EpochMeans, LogsEpochMeans
 from research.layers.base import Substitute
 from research.network_protocols import ScalesDecay, TakesAuxiliaryHead
 from research.parameters.signatures import Range
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from research.runs.run import Run
 
 
-class Auxiliary(Hook):
+class Auxiliary(LogsEpochMeans):
     """Add the loss of the network's auxiliary head, which exists in networks of DARTS and only with this method.
 
     ``mode=weighted``: loss + weight * loss of the head, as DARTS trains. ``mode=concat``: the mean of both, which is
@@ -30,6 +30,7 @@ class Auxiliary(Hook):
     """
 
     neutral = {"weight": 0.0}
+    row = "auxiliary"
 
     def __init__(
         self,
@@ -38,7 +39,6 @@ class Auxiliary(Hook):
     ):
         self.mode = mode
         self.weight = weight
-        self.means: EpochMeans | None = None  # without a head there is nothing to do
 
     def idle(self) -> Reasons:
         if not self.weight:
@@ -80,21 +80,6 @@ class Auxiliary(Hook):
         top1 = 100 * (logits.argmax(1) == run.targets).float().mean()
         self.means.add(torch.stack([own.detach(), top1]), len(logits))
         return (loss + own) / 2 if self.mode == "concat" else loss + self.weight * own
-
-    def step_end(self, run: Run) -> None:
-        if self.means:
-            self.means.step_end(run)
-
-    def epoch_end(self, run: Run) -> None:
-        if self.means:
-            run.log("auxiliary", **self.means.take())
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.means.state_dict() if self.means else {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.means:
-            self.means.load_state_dict(state)
 
 
 def count_head(run: Run) -> None:

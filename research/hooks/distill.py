@@ -15,7 +15,7 @@ mean over HW makes AT larger for smaller maps, 16 times so for images of a quart
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from research.data.datasets import describe
 from research.errors import UsageError
 from research.hooks.attention import attention_map, find_taps, full_precision, recorded_maps
-from research.hooks.base import Hook, Reasons, Source
-from research.hooks.epoch_means import EpochMeans
+from research.hooks.base import Reasons, Source
+from research.hooks.epoch_means import EpochMeans, LogsEpochMeans
 from research.hooks.teacher_cache import TeacherCache, TeacherOutputs, refuse_drawn
 from research.measures.evaluate import evaluate
 from research.models.libraries import PUBLISHED
@@ -79,7 +79,7 @@ def attention_transfer_loss(
     return beta * 3 / len(student_maps) * attention_transfer_terms(student_maps, teacher_maps).sum()
 
 
-class Distill(Hook):
+class Distill(LogsEpochMeans):
     """Train towards a teacher's attention maps and logits: the loss becomes (1 - alpha) loss + alpha KD + AT.
 
     The teacher is in evaluation mode and no part of the run's network. A run's network is rebuilt as its own methods
@@ -99,6 +99,7 @@ class Distill(Hook):
     """
 
     neutral = {"alpha": 0.0, "beta": 0.0}
+    row = "distill"
 
     def __init__(
         self,
@@ -242,18 +243,3 @@ class Distill(Hook):
             loss = loss + at
         self.means.add(torch.cat([torch.stack([kd, at]), terms]), len(run.inputs))
         return loss
-
-    def step_end(self, run: Run) -> None:
-        if self.active:
-            self.means.step_end(run)
-
-    def epoch_end(self, run: Run) -> None:
-        if self.active:
-            run.log("distill", **self.means.take())
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.means.state_dict() if self.active else {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.active:
-            self.means.load_state_dict(state)

@@ -1,14 +1,15 @@
-"""Means over an epoch that a method reports: summed on the device, exact over batches, processes and stops."""
+"""Means over an epoch that a method logs: summed on the device, exact over batches, processes and interruptions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from research.distributed import all_reduce
+from research.hooks.base import Hook
 
 if TYPE_CHECKING:
     from research.runs.run import Run
@@ -47,3 +48,28 @@ class EpochMeans:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch.copy_(state["epoch"])
         self.recent.copy_(state["recent"])
+
+
+class LogsEpochMeans(Hook):
+    """A method that logs means over every epoch, as rows of kind ``row``.
+
+    ``setup`` makes ``means``, or leaves it None where the method does nothing; ``loss`` adds every micro-batch to it.
+    """
+
+    row: ClassVar[str]
+    means: EpochMeans | None = None
+
+    def step_end(self, run: Run) -> None:
+        if self.means:
+            self.means.step_end(run)
+
+    def epoch_end(self, run: Run) -> None:
+        if self.means:
+            run.log(self.row, **self.means.take())
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.means.state_dict() if self.means else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.means:
+            self.means.load_state_dict(state)
