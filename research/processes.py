@@ -25,8 +25,6 @@ _PR_SET_PDEATHSIG = 1
 DIE_WITH_PARENT = (
     "RESEARCH_DIE_WITH_PARENT"  # environment: the signal that a started command wants at its parent's death
 )
-MEMORY_SHARERS = "RESEARCH_MEMORY_SHARERS"  # environment: runs that share the memory of this machine
-GPU_SHARERS = "RESEARCH_GPU_SHARERS"  # environment: runs that share each GPU
 PARENT = "RESEARCH_PARENT"  # environment: the process that must be the parent of a started one
 # What schedulers, service managers, containers and closed terminals send to let a program end in order
 STOP_SIGNALS = tuple(
@@ -144,20 +142,6 @@ def stop_on_signals() -> None:
     for number in filter(listens, STOP_SIGNALS):
         signal.signal(number, lambda *_: _stop.set())
     unblock()
-
-
-def free_memory(device: torch.device | None = None) -> int:
-    """The free memory (bytes) that this run may reckon with: of the GPU ``device``, else of this machine.
-
-    Runs of one sweep share what is free.
-    """
-    if device is not None and device.type == "cuda":
-        import torch
-
-        return torch.cuda.mem_get_info(device)[0] // int(os.environ.get(GPU_SHARERS, 1))
-    import psutil
-
-    return psutil.virtual_memory().available // int(os.environ.get(MEMORY_SHARERS, 1))
 
 
 def peak_memory(device: torch.device) -> float:

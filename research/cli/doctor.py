@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from research.cli.commands import Commands
+from research.resources import free_memory, usable_cores
 
 REINSTALL = "make install (or: pip install -c constraints.txt -e .)"
 FFCV_SECONDS = 180  # the first import compiles; a pipeline that hangs must not hang the doctor
@@ -110,11 +111,9 @@ def devices() -> Iterator[Finding]:
 
 def machine() -> Iterator[Finding]:
     """Cores, memory and threads."""
-    import psutil
     import torch
 
-    memory = psutil.virtual_memory().available / 2**30
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory, cores = free_memory() / 2**30, usable_cores()
     threads = f", OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if "OMP_NUM_THREADS" in os.environ else ""
     text = f"{cores} cores, {memory:.1f} GiB of memory free, {torch.get_num_threads()} threads{threads}"
     small = memory < LITTLE_MEMORY

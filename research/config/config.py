@@ -91,7 +91,7 @@ class Config:
     loader: Annotated[Literal["auto", "memory", "ffcv"], "where batches come from; auto = memory when it fits"] = "auto"
     data_root: Annotated[str, "folder of the data; empty = $RESEARCH_DATA, else ./data"] = ""
     download: Annotated[bool, "fetch a missing data set"] = False
-    workers: Annotated[int, Range(least=1), "loader threads of one process"] = 1
+    workers: Annotated[int, NotNegative, "most loader threads of one process; 0 = cores / processes"] = 0
     # where it runs
     name: Annotated[str, "folder under runs/; empty = from data set, model, hooks and identity"] = ""
     runs: Annotated[str, "folder of all runs"] = "runs"
@@ -99,7 +99,7 @@ class Config:
     processes: Annotated[int, Range(least=1), "processes on this node, one a GPU; `gpus=N` sets this and device"] = 1
     nodes: Annotated[int, Range(least=1), "machines; start the same command on each"] = 1
     rendezvous: Annotated[str, "host:port of one node, needed for several nodes"] = ""
-    threads: Annotated[int, NotNegative, "CPU threads of one process; 0 = cores / processes"] = 0
+    threads: Annotated[int, NotNegative, "CPU threads of one process; 0 = $OMP_NUM_THREADS, else cores / processes"] = 0
     restarts: Annotated[int, NotNegative, "times a run continues by itself after a worker was killed"] = 3
     log_interval: Annotated[int, Range(least=1), "steps between two rows of metrics"] = 50
     checkpoint_minutes: Annotated[float, NotNegative, "time between checkpoints inside an epoch, taken at a row"] = 5.0

@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from research.data import LOADER_DECIDED, arrays, folders, synthetic
+from research.data import arrays, folders, synthetic
 from research.data.augment import Augment, held_out
 from research.data.datasets import Dataset, arguments, data_root, describe
 from research.data.ffcv import beton
 from research.data.loader import DataInfo, Loader, Share
 from research.data.memory_loader import Images, MemoryLoader, VectorLoader
 from research.errors import UsageError
-from research.processes import free_memory
+from research.resources import MEMORY_SHARE, Resources, decide, free_gpu_memory, free_memory, usable_gpus
 
 __all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader", "make_loaders"]
-
-MEMORY_SHARE = 4  # what is kept for speed may take 1/4 of the free memory: images by loader=auto, answers of teachers
-
 
 SPLITS = ("train", "val")
 
@@ -38,17 +35,17 @@ class Source:
     read: Callable[[str], Images | tuple[np.ndarray, np.ndarray]]
 
 
-def check(config, splits: Sequence[str] = SPLITS) -> DataInfo:
+def check(config, splits: Sequence[str] = SPLITS, loader: str = "") -> DataInfo:
     """What the data set of ``config`` is; UsageError for everything wrong that can be known before a run begins.
 
     Reads only, except that a missing data set is fetched when ``config.download`` says so. With ``splits=("val",)``
-    nothing is asked of training data.
+    nothing is asked of training data. ``loader`` is what was decided before; without it, it is decided now.
     """
     dataset = describe(config.dataset)
     values, problems = arguments(config.dataset, config.data_args)
     if problems:
         raise UsageError("\n".join(problems))
-    kind = _choose(config, splits)
+    kind = loader or _choose(config, splits)
     if kind == "ffcv":
         if values.get("holdout"):
             raise UsageError(f"data_args.holdout={values['holdout']}: FFCV files are read whole; use loader=memory")
@@ -67,37 +64,33 @@ def check(config, splits: Sequence[str] = SPLITS) -> DataInfo:
 
 
 def make_loaders(
-    config, splits: Sequence[str] = SPLITS, rank: int = 0, world: int = 1, device="cpu"
+    config, resources: Resources, splits: Sequence[str] = SPLITS, rank: int = 0, world: int = 1, device="cpu"
 ) -> dict[str, Loader]:
     """The loaders of one process for each of ``splits``, of one kind; see :class:`Loader` for what they promise."""
-    info = check(config, splits)
-    if config.batch_size % world:
-        raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
-    return {split: _make_loader(config, info, split, rank, world, device) for split in splits}
+    info = check(config, splits, resources.loader)
+    shares = [Share.of(config, split, rank, world) for split in splits]
+    return {share.split: _make_loader(config, info, share, device, resources.workers) for share in shares}
 
 
 def make_loader(config, split: str, rank: int = 0, world: int = 1, device="cpu") -> Loader:
     """The loader of one process for ``split`` ("train" or "val") alone."""
     splits = SPLITS if split == "train" else (split,)  # training looks at both, so that nothing is found out late
     info = check(config, splits)
-    if config.batch_size % world:
-        raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
-    return _make_loader(config, info, split, rank, world, device)
+    return _make_loader(config, info, Share.of(config, split, rank, world), device, decide(config, info.loader).workers)
 
 
-def _make_loader(config, info: DataInfo, split: str, rank: int, world: int, device) -> Loader:
-    dataset, seed = describe(config.dataset), config.seed if config.order_seed is None else config.order_seed
-    share = Share(split, rank, world, config.batch_size, seed)
+def _make_loader(config, info: DataInfo, share: Share, device, workers: int) -> Loader:
+    dataset = describe(config.dataset)
     values, _ = arguments(config.dataset, config.data_args)
     if info.loader == "ffcv":
         from research.data.ffcv.loader import BetonLoader  # FFCV may be missing, and takes seconds
 
-        found = beton.find(dataset.name, config.data_root, split)
-        return BetonLoader(info, share, found, Augment(**values), device, config.channels_last, config.workers)
-    samples = _source(config, SPLITS if info.train else (split,)).read(split)
+        found = beton.find(dataset.name, config.data_root, share.split)
+        return BetonLoader(info, share, found, Augment(**values), device, config.channels_last, workers)
+    samples = _source(config, SPLITS if info.train else (share.split,)).read(share.split)
     if dataset.kind == "vectors":
         return VectorLoader(info, share, *samples, device)
-    return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, config.workers)
+    return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, workers)
 
 
 def drawn_arguments(config) -> dict[str, Any]:
@@ -118,7 +111,10 @@ def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) 
 
 
 def _choose(config, splits: Sequence[str]) -> str:
-    """``"memory"`` or ``"ffcv"``. loader=auto takes memory when the decoded images fit, else the FFCV file."""
+    """``"memory"`` or ``"ffcv"``. loader=auto takes memory when the decoded images fit, else the FFCV file.
+
+    Every process has its own copy, in the machine's memory and on its GPU.
+    """
     dataset = describe(config.dataset)
     if config.loader == "ffcv":
         if dataset.kind == "vectors":
@@ -126,24 +122,27 @@ def _choose(config, splits: Sequence[str]) -> str:
         return "ffcv"
     if config.loader == "memory" or dataset.kind != "folder":
         return "memory"
-    if decided := os.environ.get(LOADER_DECIDED):
-        return decided
-    written = all(beton.path_of(dataset.name, config.data_root, split) for split in splits)
+    limit = free_memory() // MEMORY_SHARE // config.processes
+    files = [beton.path_of(dataset.name, config.data_root, split) for split in splits]
+    written = all(files)
+    if written and sum(file.stat().st_size for file in files) > limit:  # decoded they are more: nothing need be listed
+        return "ffcv"
     try:
-        needed = _source(config, splits).decoded_bytes * config.processes
+        needed = _source(config, splits).decoded_bytes
     except UsageError:
         if written:
             return "ffcv"
         raise
-    limit = free_memory() // MEMORY_SHARE
+    if needed <= limit and (gpus := usable_gpus(config)):
+        limit = free_gpu_memory(min(gpus, config.processes)) // MEMORY_SHARE
     if needed <= limit:
         return "memory"
     if written:
         return "ffcv"
     raise UsageError(
         f"{dataset.name}: about {needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:.1f} GB that "
-        f"loader=auto may take; run `research data write {dataset.name} --root {data_root(config.data_root)}` once, "
-        f"or set loader=memory"
+        f"loader=auto may take for each process; "
+        f"run `research data write {dataset.name} --root {data_root(config.data_root)}` once, or set loader=memory"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from research.data.augment import Augment, draw_evaluation, draw_training, permutation
+from research.errors import UsageError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -42,6 +43,14 @@ class Share:
     world: int
     batch_size: int
     seed: int
+
+    @classmethod
+    def of(cls, config, split: str, rank: int, world: int) -> Share:
+        """What ``config`` gives this process; UsageError when a step does not divide evenly."""
+        if config.batch_size % world:
+            raise UsageError(f"batch_size={config.batch_size}: must divide into {world} equal parts, one a process")
+        seed = config.seed if config.order_seed is None else config.order_seed
+        return cls(split, rank, world, config.batch_size, seed)
 
 
 class Loader(ABC):

@@ -14,6 +14,8 @@ from research.data import torch_pixels as gather
 from research.data.augment import Augment, draw_evaluation
 from research.data.loader import Batch, DataInfo, Loader, Share, finish
 
+SMALLEST_PART = 2**18  # pixels: to hand fewer to another thread takes longer than to render them
+
 
 @dataclass(frozen=True)
 class Images:
@@ -97,8 +99,8 @@ class VectorLoader(InMemory):
 class MemoryLoader(InMemory):
     """Batches of images in memory: by the compiled kernel on the CPU, by torch on a GPU or where numba is missing.
 
-    Images that are wanted as they are stored, but for the normalisation, are only looked up and scaled. ``threads``
-    share the rows of a batch; the pixels do not depend on their number.
+    Images that are wanted as they are stored, but for the normalisation, are only looked up and scaled. Up to
+    ``threads`` share the rows of a large batch; the pixels do not depend on their number.
     """
 
     def __init__(
@@ -117,8 +119,8 @@ class MemoryLoader(InMemory):
         self.targets = torch.from_numpy(images.labels)
         self.as_stored = self._as_stored()
         self.kernel = _kernel() if self.device.type == "cpu" and not self.as_stored else None
-        self.threads = threads
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 and self.kernel else None
+        self.threads = min(threads, max(1, self.batch * info.shape[-1] ** 2 // SMALLEST_PART))
+        self.pool = ThreadPoolExecutor(self.threads) if self.threads > 1 and self.kernel else None
         if self.kernel is None:
             self._move_to_device()
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from research.data.augment import Augment
-from research.data.choice import MEMORY_SHARE, drawn_arguments
-from research.distributed import all_reduce
+from research.data.choice import drawn_arguments
+from research.distributed import all_reduce, of_all_ranks
 from research.errors import UsageError
-from research.processes import free_memory
+from research.resources import MEMORY_SHARE, free_memory
 from research.terminal import bar_interval
 
 if TYPE_CHECKING:
@@ -84,10 +84,13 @@ class TeacherCache:
     def _room(run: Run, samples: int, answers: TeacherOutputs) -> TeacherOutputs:
         """Zeros for every sample, like one's ``answers``."""
         needed = samples * sum(answer[0].nbytes for answer in answers.values())
-        free = free_memory(run.device) // (1 if run.device.type == "cuda" else run.config.processes)
-        if needed > free // MEMORY_SHARE:
+        room = run.resources.memory
+        if run.device.type == "cuda":
+            room = min(of_all_ranks(free_memory(run.device) // MEMORY_SHARE))
+        if needed > room:
             raise UsageError(
                 f"distill.cache=true: the teacher's answers to {samples:,} images are {needed / 1e9:.1f} GB, more than "
-                f"1/{MEMORY_SHARE} of the {free / 1e9:.1f} GB that each process has free; give distill.cache=false"
+                f"the {room / 1e9:.1f} GB that each process may take for them, 1/{MEMORY_SHARE} of what is free; "
+                "give distill.cache=false"
             )
         return {name: answer.new_zeros(samples, *answer.shape[1:]) for name, answer in answers.items()}

@@ -8,6 +8,7 @@ Whatever it started ends when the calling process dies.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,25 +16,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from research.config import Config
-from research.data import LOADER_DECIDED
 from research.errors import Failure, UsageError
 from research.launcher.progress import Progress
 from research.launcher.watch import Hung, Watch
 from research.processes import PARENT, STOP_SIGNALS, Interruption, inherited_block, kill, terminate
+from research.resources import Resources, decide
 from research.runs.metrics import read_row
 from research.runs.run import Run
 from research.runs.status import recorded
 from research.training.outcome import ASKED, of_the_place
 
-if TYPE_CHECKING:
-    from research.data.loader import DataInfo
-
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 25.0  # for a checkpoint, when training is interrupted
 USAGE = 2  # exit code of a process that refused something
+# What torchrun tells its processes, and takes from its own environment: of a group around the launcher it is wrong here
+OF_ANOTHER_GROUP = re.compile(
+    "((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|PET)_.*)"
+)
 
 
 class TrainingFailed(Failure):
@@ -62,6 +64,7 @@ def launch(config: Config) -> Run:
     from research.training.preflight import preflight  # imports torch, which a launcher needs only now
 
     info = preflight(config)
+    resources = decide(config, info.loader)
     run = Run.create(config)
     if (status := run.status)["status"] == "finished":
         best = status.get("best_top1")
@@ -70,7 +73,7 @@ def launch(config: Config) -> Run:
     try:
         with Interruption() as interruption, alone(run):
             try:
-                follow_to_the_end(run, info, interruption)
+                follow_to_the_end(run, info.train, resources, interruption)
             finally:
                 shutil.rmtree(run.paths.session, ignore_errors=True)
     except KeyboardInterrupt:
@@ -102,12 +105,12 @@ def alone(run: Run) -> Iterator[None]:
         yield
 
 
-def follow_to_the_end(run: Run, info: DataInfo, interruption: Interruption) -> None:
-    """Train ``run``, again where a worker was lost, until it ends; raise what ended it."""
-    with Progress(run, info.train) as progress:
+def follow_to_the_end(run: Run, images: int, resources: Resources, interruption: Interruption) -> None:
+    """Train ``run`` on ``images``, again where a worker was lost, until it ends; raise what ended it."""
+    with Progress(run, images) as progress:
         for _ in range(1 + run.config.restarts):
             run.set_status("running")
-            ended = train(run, info.loader, progress, interruption)
+            ended = train(run, resources, progress, interruption)
             if ended.hung:
                 progress.say(ended.hung)
             if not lost(run, ended):
@@ -121,12 +124,12 @@ def lost(run: Run, ended: Ended) -> bool:
     return not told and not (ended.code == 0 and run.config.nodes > 1)
 
 
-def train(run: Run, loader: str, progress: Progress, interruption: Interruption) -> Ended:
+def train(run: Run, resources: Resources, progress: Progress, interruption: Interruption) -> Ended:
     """Start the processes of ``run``, show its rows until they end, and return how they did."""
     output = run.paths.output
     before = output.stat().st_size if output.exists() else 0
     watch = Watch(run)
-    agent = start(run, loader)
+    agent = start(run, resources)
     hung = ""
     try:
         interruption.release()
@@ -144,21 +147,21 @@ def train(run: Run, loader: str, progress: Progress, interruption: Interruption)
     return Ended(agent.returncode, printed, hung)
 
 
-def start(run: Run, loader: str) -> subprocess.Popen:
-    """The processes of ``run``, in a process group of their own, with the ``loader`` that was decided on.
+def start(run: Run, resources: Resources) -> subprocess.Popen:
+    """The processes of ``run``, in a process group of their own, with the ``resources`` that were decided on.
 
     What they print goes to ``log.txt``.
     """
     alone = run.config.processes == run.config.nodes == 1
-    threads = run.config.threads or max(1, len(os.sched_getaffinity(0)) // run.config.processes)
-    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid()), LOADER_DECIDED: loader}
+    inherited = {name: value for name, value in os.environ.items() if not OF_ANOTHER_GROUP.fullmatch(name)}
+    own = {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())} | resources.environment()
     with open(run.paths.output, "ab") as log, inherited_block():
         return subprocess.Popen(
             [sys.executable, "-m", "research.training" if alone else "research.launcher.agent", str(run.dir)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | own,
+            env=inherited | own,
             start_new_session=True,
         )
 

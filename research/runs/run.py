@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from research.data.choice import Loader
     from research.hooks import Hook
     from research.layers.substitute import Report
+    from research.resources import Resources
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -67,6 +68,7 @@ class Run:
     skipped: Tensor | None = None  # 1.0 where this step's update is, on the device; none without a loss scale
     rank: int = 0
     world: int = 1
+    resources: Resources | None = None  # what this process works with: handed to it, or decided when it prepares
     steps_per_epoch: int
     epochs: int  # all of them, cool-down included
     epoch: int = 0  # 0-based

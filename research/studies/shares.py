@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from research.config import Config
 from research.errors import UsageError
-from research.processes import GPU_SHARERS, MEMORY_SHARERS
+from research.resources import GPU_SHARERS, SHARERS, usable_cores
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Machine:
     @classmethod
     def here(cls, jobs: int, per_gpu: int) -> Machine:
         """The machine that this process sees; imports torch."""
-        return cls(visible_gpus(), len(os.sched_getaffinity(0)), jobs, per_gpu)
+        return cls(visible_gpus(), usable_cores(), jobs, per_gpu)
 
     def need(self, config: Config) -> int:
         """GPUs that a run of ``config`` needs at once."""
@@ -74,7 +74,7 @@ class Machine:
         for gpu in taken:
             self.load[gpu] += 1
         self.running += 1
-        shared = {MEMORY_SHARERS: str(self.jobs), GPU_SHARERS: str(self.per_gpu)}
+        shared = {SHARERS: str(self.jobs), GPU_SHARERS: str(self.per_gpu)}
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if taken else {}
         return Share(taken, max(1, self.cores // (self.jobs * config.processes)), shared | visible)
 

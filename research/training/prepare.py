@@ -9,9 +9,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from research.config import Config
-from research.data.choice import make_loaders
+from research.data.choice import check, make_loaders
+from research.distributed import of_rank_0
 from research.layers.sync_norm import synchronise
 from research.network_protocols import ScalesDecay
+from research.resources import decide
 from research.runs.network import build_network, pick_device
 from research.runs.run import Run
 from research.training.sources import load_sources
@@ -47,7 +49,9 @@ def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.deterministic
 
-    loaders = make_loaders(config, splits, run.rank, run.world, run.device)
+    if not run.resources:  # no launcher decided: rank 0 does
+        run.resources = of_rank_0(decide(config, check(config, splits).loader) if run.rank == 0 else None)
+    loaders = make_loaders(config, run.resources, splits, run.rank, run.world, run.device)
     run.train_loader, run.val_loader = loaders.get("train"), loaders["val"]
     info = run.val_loader.info
     build_network(run, info.classes, info.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from research.distributed import destroy_distributed, init_distributed
+from research.resources import Resources
 from research.runs.network import pick_device
 from research.runs.pulse import STARTING, Pulse
 from research.runs.run import Run
@@ -14,8 +15,9 @@ from research.training.loop import fit
 def train(directory: str) -> None:
     """Train the run in ``directory`` as the rank that the environment names."""
     run = Run.open(directory)
-    if run.config.threads:
-        torch.set_num_threads(run.config.threads)
+    run.resources = Resources.handed()
+    if threads := run.resources.threads if run.resources else run.config.threads:
+        torch.set_num_threads(threads)
     run.device = pick_device(run.config)
     run.rank, run.world = init_distributed(run.device)
     run.pulse = Pulse(run.paths.session / f"rank{run.rank}")

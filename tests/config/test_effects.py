@@ -14,6 +14,7 @@ from research.config.effects import without_effect
 from research.data.choice import make_loader
 from research.errors import Note, UsageError
 from research.launcher import agent, launch
+from research.resources import decide
 from research.runs.run import Run
 from research.training.loop import fit
 from research.training.preflight import preflight
@@ -234,8 +235,10 @@ def test_place_of_data_and_run_are_where_they_were_said_to_be(tiny, tmp_path, mo
     assert Run.create(tiny(name="mine", runs=str(tmp_path / "there"))).dir == tmp_path / "there" / "mine"
 
 
-def test_workers_and_device(tiny):
+def test_workers_and_device(tiny, monkeypatch):
     given = {"data_args": {"crop": "pad", "padding": 1}}
+    assert make_loader(tiny(workers=3, **given), "train").threads == 1, "digits are not worth a second thread"
+    monkeypatch.setattr("research.data.memory_loader.SMALLEST_PART", 1)
     loaders = [make_loader(tiny(workers=workers, **given), "train") for workers in (1, 3)]
     assert [loader.threads for loader in loaders] == [1, 3]
     if not torch.cuda.is_available():
@@ -263,6 +266,6 @@ def test_processes_start_as_they_were_asked_for(given, seen, tiny, monkeypatch):
     monkeypatch.setattr(agent.signal, "signal", lambda number, handler: None)  # of this process they stay
     monkeypatch.setenv(agent.PARENT, "")
     run = Run.create(tiny(**given))
-    launch.start(run, "memory")
+    launch.start(run, decide(run.config, "memory"))
     agent.main(str(run.dir))
     assert seen in " ".join(said)

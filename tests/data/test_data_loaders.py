@@ -3,10 +3,8 @@
 import dataclasses
 import importlib.util
 import threading
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +16,7 @@ from research.data.augment import Augment, draw_training, permutation
 from research.data.choice import check, make_loader
 from research.data.ffcv import beton
 from research.errors import UsageError
+from research.resources import decide
 
 AUGMENT = {"crop": "pad", "padding": 2, "flip": True, "cutout": 4}
 CONFIG = Config(batch_size=96, seed=3, data_args=AUGMENT, loader="memory")
@@ -60,7 +59,9 @@ def make(betons):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(memory, "_kernel", lambda: None)  # as where numba is missing
                 return make_loader(config, split, rank, world)
-        return make_loader(dataclasses.replace(config, workers=2 if kind == "threads" else 1), split, rank, world)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory, "SMALLEST_PART", 1)
+            return make_loader(dataclasses.replace(config, workers=2 if kind == "threads" else 1), split, rank, world)
 
     return build
 
@@ -275,7 +276,7 @@ def test_without_ffcv_one_sentence_says_what_to_do_and_memory_still_works(monkey
 
 
 def test_auto_names_the_command_when_pictures_exceed_memory(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr(loaders, "free_memory", lambda: 1000)
     config = Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)
     assert check(config).loader == "ffcv"
     for path in pictures.glob("[abc]"):
@@ -319,17 +320,28 @@ def test_held_out_training_images_replace_the_validation_set(count):
     assert len(np.union1d(train, val)) == check(CONFIG).train and not np.intersect1d(train, val).size
 
 
-def test_the_loader_is_chosen_once_whatever_memory_is_free_later(pictures, monkeypatch):
-    free = iter([10**12, 0, 0, 0])
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=next(free)))
+def test_what_was_decided_is_not_decided_again_whatever_memory_is_free_later(pictures, monkeypatch):
     config = Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)
-    assert {type(loader).__name__ for loader in loaders.make_loaders(config).values()} == {"MemoryLoader"}
+    decided = decide(config, check(config).loader)
+    monkeypatch.setattr(loaders, "free_memory", None)  # nobody asks
+    made = loaders.make_loaders(config, decided)
+    assert {type(loader).__name__ for loader in made.values()} == {"MemoryLoader"}
+    assert check(config, loader="ffcv").loader == "ffcv"
 
 
-def test_a_rank_takes_the_loader_that_its_launcher_chose(pictures, monkeypatch):
-    monkeypatch.setenv("RESEARCH_LOADER", "ffcv")
+def test_images_that_fill_the_gpu_come_from_the_file(pictures, monkeypatch):
+    config = Config(dataset="imagefolder", data_root=str(pictures), batch_size=4, processes=2)
+    monkeypatch.setattr(loaders, "usable_gpus", lambda config: 4)
+    for free, kind in ((10**9, "memory"), (1000, "ffcv")):
+        monkeypatch.setattr(loaders, "free_gpu_memory", lambda gpus, free=free: free if gpus == 2 else None)
+        assert check(config).loader == kind
+
+
+def test_no_picture_is_listed_where_the_written_file_alone_is_too_large(pictures, monkeypatch):
+    monkeypatch.setattr(loaders, "free_memory", lambda: 1000)
+    monkeypatch.setattr(loaders.folders, "find", None)
+    loaders._folder_source.cache_clear()
     assert check(Config(dataset="imagefolder", data_root=str(pictures), batch_size=4)).loader == "ffcv"
-    assert check(CONFIG).loader == "memory"  # where there is nothing to choose
 
 
 def test_evaluation_asks_nothing_of_training_data(tmp_path):

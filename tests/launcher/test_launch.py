@@ -23,8 +23,9 @@ from research.training.loop import fit
 OFTEN = {"epochs": 40, "log_interval": 11, "checkpoint_minutes": 0}  # long enough to be cut, saved every epoch
 
 
-def test_two_processes_train_one_network(tiny, capsys):
-    """Without batch statistics the mathematics of 1 and 2 processes is the same."""
+def test_two_processes_train_one_network(tiny, capsys, in_workers):
+    """Without batch statistics the mathematics of 1 and 2 processes is the same; neither decides anything itself."""
+    in_workers("import research.resources; research.resources.decide = None")
     both = launch(tiny(name="two", processes=2))
     alone = fit(Run.create(tiny(name="one")))
     for name, weight in weights(alone).items():

@@ -12,7 +12,7 @@ import yaml
 
 from research.config import Config
 from research.errors import UsageError
-from research.processes import free_memory
+from research.resources import free_memory
 from research.studies import sweep as sweeping
 from research.studies.shares import Machine, visible_gpus
 from research.studies.sweep import sweep
