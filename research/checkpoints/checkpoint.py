@@ -22,8 +22,8 @@ ASIDE = "damaged-"  # before the name of a file that was whole once
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     """Write ``state`` as ``folder/<step>-<digest>.pt`` and drop all but the newest ``keep`` files up to this step.
 
-    The digest in the name is of the content, so a file says by itself whether it is whole, and the rename publishes
-    both at once. Files of later steps are never dropped.
+    The digest in the name is that of the content: the name tells whether the file is whole, and one rename publishes
+    both. Files of later steps are never dropped.
 
     Raises:
         UsageError: when the disk is full or the folder cannot be written; older checkpoints are left as they were.
@@ -45,7 +45,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
 
 
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The state in the newest whole checkpoint, or ``None`` without any; warns of damaged ones that it passed over.
+    """The state in the newest whole checkpoint, or ``None`` if there is none; warns of damaged ones that it skips.
 
     Raises:
         UsageError: see :func:`find_newest`.
@@ -57,7 +57,7 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
 
 
 class Found(NamedTuple):
-    """The newest whole checkpoint, if any, and the damaged ones that are newer, with what is wrong with each."""
+    """The newest whole checkpoint, if any, and the newer damaged ones with their problems."""
 
     path: Path | None
     state: dict[str, Any] | None
@@ -65,10 +65,10 @@ class Found(NamedTuple):
 
 
 def find_newest(folder: Path, device: torch.device | str = "cpu") -> Found:
-    """The newest whole checkpoint in ``folder``, and what is wrong with those that should have been it; reads only.
+    """The newest whole checkpoint in ``folder``, and the problems of newer ones; only reads.
 
     Raises:
-        UsageError: one cannot be read now (permissions, a failing disk, too little memory): that says nothing about it.
+        UsageError: one cannot be read now (permissions, a failing disk, too little memory): it may still be whole.
     """
     damaged: dict[Path, str] = {}
     for path in _newest_first(folder):
@@ -82,14 +82,14 @@ def find_newest(folder: Path, device: torch.device | str = "cpu") -> Found:
 
 
 class Damaged(Exception):
-    """A checkpoint is not what was written; the message is the reason."""
+    """A checkpoint differs from what was written; the message gives the reason."""
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state in the checkpoint ``path``, with its tensors on ``device``.
 
     Raises:
-        Damaged: it is not what was written.
+        Damaged: it differs from what was written.
         FileNotFoundError: it is gone.
         UsageError: it cannot be read now.
     """
@@ -112,7 +112,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def set_aside(damaged: Path) -> Path:
-    """Rename a damaged checkpoint so that it is neither read nor dropped again; its new path."""
+    """Rename a damaged checkpoint so that it is neither read nor dropped again; returns its new path."""
     aside = free_name(damaged.with_name(f"{ASIDE}{damaged.name}"))
     damaged.rename(aside)
     sync_folder(aside.parent)

@@ -1,6 +1,6 @@
 """The published WRN-50-2 (Zagoruyko and Komodakis 2016): a functional network, read as torchvision's wide_resnet50_2.
 
-There every convolution has a bias, into which its batch norm was folded: conv0, group{0-3}.block{i}.conv{0-2} and
+In it every convolution has a bias, into which its batch norm was folded: conv0, group{0-3}.block{i}.conv{0-2} and
 .conv_dim (the shortcut), fc. Here the bias becomes that of the batch norm, whose other values make it the identity.
 """
 
@@ -17,7 +17,7 @@ NAME = re.compile(r"(?:group(\d)\.block(\d)\.)?(conv\d|conv_dim|fc)\.(weight|bia
 
 
 def is_functional_wrn(tensors: dict[str, Tensor]) -> bool:
-    """Whether these are weights of such a checkpoint, by their names."""
+    """Whether these weights come from that checkpoint, judged by their names."""
     return SIGNS <= tensors.keys() and all(NAME.fullmatch(name) for name in tensors)
 
 

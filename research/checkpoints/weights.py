@@ -1,7 +1,7 @@
 """Weights from anywhere: checkpoints of runs, safetensors, and files that other trainers published.
 
-Pickled files are read with ``weights_only=True``: tensors, numbers, strings and containers of them, and beside those
-only ``argparse.Namespace``, in which trainers keep their arguments. Nothing in a file can run.
+Pickled files are read with ``weights_only=True``: tensors, numbers, strings and containers of them, and
+``argparse.Namespace``, in which trainers keep their arguments. No code in a file can run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.")  # that DDP, torch.compile and wr
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds."""
+    """The contents of a file."""
 
     tensors: dict[str, Tensor]
     network: str = ""  # the name under which the file says its network is known
@@ -118,7 +118,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _without_prefix(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` without what wrappers put before every name, as long as no name is one of the network's."""
+    """``tensors`` without the prefixes of wrappers, which are removed as long as no name is one of the network's."""
     while not tensors.keys() & own.keys():
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
         if prefix is None:

@@ -1,8 +1,8 @@
 """What is wrong with parameters beyond the type and range of each: methods, network, data, and contradictions.
 
 ``check_*`` return the value as it is used and a list of problems, ``problems_of_*`` the list alone; nothing is raised,
-so that every problem is told at once. Methods, networks and data are imported when they are asked about: that takes
-torch.
+so that every problem can be reported at once. Methods, networks and data are imported only when they are asked about,
+because that imports torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_BYTES = 240  # of a file's name, 255, less what is put before and behind: "
 
 
 def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Every hook with all of its parameters, defaults filled in; and what is wrong."""
+    """Every hook with all of its parameters, defaults filled in, and a line for each problem."""
     if not hooks:
         return {}, []
     from research.hooks import HOOKS  # torch takes seconds
@@ -44,7 +44,7 @@ def check_hooks(hooks: Mapping[str, Mapping]) -> tuple[dict[str, dict[str, Any]]
 
 
 def problems_without_effect(hooks: Mapping[str, Mapping], stored: Mapping[str, Mapping]) -> list[str]:
-    """What was given to methods and changes nothing beside the rest; not what ``stored`` says of a run that exists."""
+    """A line for each parameter of a method that was given and has no effect; those in ``stored`` are not reported."""
     if not hooks:
         return []
     from research.hooks import HOOKS  # torch takes seconds
@@ -60,9 +60,9 @@ def problems_without_effect(hooks: Mapping[str, Mapping], stored: Mapping[str, M
 
 
 def check_model_and_data(values: dict[str, Any], wrong: Collection[str]) -> list[str]:
-    """What is wrong with the names and arguments of the network and the data set, but for fields known to be ``wrong``.
+    """Check names and arguments of the network and the data set, except for fields already known to be ``wrong``.
 
-    Arguments become what they are used as, so that ``false`` and ``0`` for a switch, or 4 and 4.0, are one run.
+    Arguments get the type in which they are used, so that ``false`` and ``0`` for a switch, or 4 and 4.0, are one run.
     """
     from research.data.datasets import arguments, check_dataset  # torch takes seconds
     from research.models import check_model, model_arguments
@@ -79,14 +79,14 @@ def check_model_and_data(values: dict[str, Any], wrong: Collection[str]) -> list
 
 
 def as_used(given: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` with numbers, lists of them and truth values as they are ``used``, in JSON types; no defaults added."""
+    """``given`` with numbers, lists of numbers and booleans as in ``used``, in JSON types; without defaults."""
     told = plain(dict(given))
     numbers = {k: list(v) if isinstance(v := used[k], tuple) else v for k in told}
     return told | {k: v for k, v in numbers.items() if isinstance(v, (bool, int, float, list))}
 
 
 def check_substitute(text: Any) -> tuple[Any, list[str]]:
-    """The spec as :class:`research.layers.spec.Spec` writes it, so that one substitute has one name; what is wrong."""
+    """The spec as :class:`research.layers.spec.Spec` writes it, so that one substitute has one name; and problems."""
     if not text or not isinstance(text, str):
         return text, []
     from research.layers.spec import parse_spec  # torch takes seconds
@@ -98,7 +98,7 @@ def check_substitute(text: Any) -> tuple[Any, list[str]]:
 
 
 def contradictions(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong between fields that are right one by one."""
+    """Contradictions between fields that are valid one by one, a line each."""
     v = values
     problems = []
     shares = v["processes"] * v["nodes"] * v["accumulation"]
@@ -130,7 +130,7 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
 
 
 def problems_of_name(name: str) -> list[str]:
-    """What keeps ``name`` from being a folder beside whose files others lie that are named after it."""
+    """Why ``name`` cannot be a folder whose name other files extend; a line each."""
     if "/" in name or name.startswith(".") or not name.isprintable():
         return [f"name={name!r}: must be a plain folder name"]
     if (size := len(os.fsencode(name))) > MOST_BYTES:
@@ -139,7 +139,7 @@ def problems_of_name(name: str) -> list[str]:
 
 
 def without_defaults(hook: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of ``hook`` that differ from their default; all of them for a hook that is not known."""
+    """The parameters of ``hook`` that differ from their defaults; all of them for an unknown hook."""
     from research.hooks import HOOKS  # torch takes seconds
 
     known = parameters_of(HOOKS[hook]) if hook in HOOKS else {}

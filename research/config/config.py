@@ -28,7 +28,7 @@ from research.parameters.signatures import Parameter, Range, check_arguments, pa
 from research.parameters.when import When, in_epochs
 
 CHECKED = "RESEARCH_CHECKED"
-"""Set for processes whose parameters the one that started them has checked, and told all there is to tell of them."""
+"""Set for processes that were started by one that has already checked their parameters and reported on them."""
 Positive = Range(above=0)
 NotNegative = Range(least=0)
 Share = Annotated[float, Range(least=0, below=1)]
@@ -111,8 +111,9 @@ class Config:
         """Merge ``sources`` (later ones win) over the recipe over the defaults, and check the result.
 
         Keys may be nested (``{"hooks": {"gram": {"k": 8}}}``), dotted (``gram.k``) or aliases (``c_type``). The last
-        source is what a user says now: what it contradicts itself about, and what cannot act, is refused. What cannot
-        act of earlier sources and of the recipe, which speak for many runs, is told in a :class:`research.errors.Note`.
+        source is what a user types now: contradictions in it, and parameters without effect, are refused. Earlier
+        sources and the recipe serve many runs: their parameters without effect become a
+        :class:`research.errors.Note`.
 
         Raises:
             UsageError: with one line for every problem found, not only the first.
@@ -130,7 +131,7 @@ class Config:
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> Config:
-        """The Config of a run that exists, ``values`` as :meth:`to_dict` gave them: nothing of it is typed now.
+        """The Config of an existing run from ``values``, as :meth:`to_dict` gave them; nothing counts as typed.
 
         Raises:
             UsageError: with one line for every problem found.
@@ -147,7 +148,7 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """Hash of what the run computes: its non-default fields, so that a new field orphans no old run."""
+        """Hash of what the run computes: its non-default fields, so that a new field does not change old identities."""
         return identity_of(self.changes())
 
     def changes(self) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class Config:
         return self.name or self._name_with(self.identity)
 
     def earlier_run_names(self) -> Iterator[str]:
-        """Folders that earlier versions gave to the same run, see :func:`earlier_identities`."""
+        """Folder names that earlier versions gave to the same run, see :func:`earlier_identities`."""
         if not self.name and (self.model_args or self.data_args):
             yield from map(self._name_with, earlier_identities(self.changes()))
 
@@ -189,13 +190,13 @@ class Config:
 
 
 def restated(message: str, given: Mapping[str, Any]) -> str:
-    """``message`` in the words of ``given`` for the parameters that those stand for: ``gpus=8``, not the device."""
+    """``message`` in the words that a user typed for the parameters in it: ``gpus=8``, not the device."""
     merged = merge([given], names=Config.parameters())
     return "\n".join(map(merged.in_typed_words, message.splitlines()))
 
 
 def _checked(owner: type[Config], merged: Merged) -> tuple[dict[str, Any], list[str]]:
-    """The value of every field, and a line for each problem of any kind."""
+    """The value of every field, and a line for each problem."""
     values, problems = check_arguments("", owner, merged.given)
     wrong = {problem.partition("=")[0] for problem in problems}
     if "hooks" not in wrong:
@@ -210,7 +211,7 @@ def _checked(owner: type[Config], merged: Merged) -> tuple[dict[str, Any], list[
 
 
 def _of_no_effect(values: Mapping[str, Any], merged: Merged) -> tuple[list[str], list[str]]:
-    """A line for each typed word that cannot act; and what to tell of values that come from elsewhere."""
+    """A line for each typed parameter without effect, and notes about those that come from elsewhere."""
     from research.data.datasets import data_without_effect  # torch takes seconds
 
     plain, problems, notes = Config().to_dict(), [], list(merged.notes)

@@ -1,4 +1,4 @@
-"""Which parameters cannot act beside the others: who gives one of them expects something that will not happen."""
+"""Parameters without effect beside the others: a user who gives one expects something that will not happen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
-    """Every parameter that changes nothing beside the other ``values``, with the reason; each alone is right."""
+    """Every parameter that has no effect together with the other ``values``, with the reason; each alone is valid."""
     found: dict[str, str] = {}
     for rule in (_optimizer, _schedule, _decay, _table, _warmup, _places):
         for name, reason in rule(values):
@@ -16,7 +16,7 @@ def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def too_late(values: Mapping[str, Any]) -> dict[str, str]:
-    """What would act in a longer run than that of ``values``, with the reason: told, for it may be a trial run."""
+    """Parameters that would act only in a longer run, with the reason: a note, because this may be a trial run."""
     name = "milestones" if values["milestones"] else "decay_epochs"
     first = min(values["milestones"], default=values["decay_epochs"])
     late = values["schedule"] == "step" and first >= values["epochs"]

@@ -1,4 +1,4 @@
-"""The identity of a run: a hash of what it computes, whatever its parameters were typed like."""
+"""The identity of a run: a hash of what it computes, however its parameters were typed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def identity_of(changes: Mapping[str, Any]) -> str:
 
 
 def earlier_identities(changes: Mapping[str, Any]) -> Iterator[str]:
-    """What earlier versions called the same run: they hashed numbers of argument maps as typed, 4.0 beside 4."""
+    """Identities that earlier versions gave to the same run: they hashed numbers in arguments as typed, 4.0 or 4."""
     args = {name: changes[name] for name in ("model_args", "data_args") if name in changes}
     each = (dict(zip(args, values, strict=True)) for values in itertools.product(*map(_spellings, args.values())))
     for spelled in itertools.islice(each, 1, MOST_SPELLINGS):  # the first is as it is now

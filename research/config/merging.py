@@ -1,4 +1,4 @@
-"""What a user gave, from several sources and in several notations, as one map of parameters.
+"""Parameters from several sources, in several notations, as one map.
 
 A parameter has one path: ``lr``, ``model_args.width``, ``gram`` (the method as a whole) or ``gram.k``. A user writes it
 dotted, nested, or as an alias or command of a system that this one grew from.
@@ -33,10 +33,10 @@ class Word(NamedTuple):
 
 @dataclass
 class Merged:
-    """All sources as one map, and what a user is to be told of it.
+    """All sources as one map, with notes and problems for the user.
 
-    ``typed`` has the words of the last source by path, ``below`` where values under it come from: what a user says now
-    is held to more than what a recipe, a study or a stored run said for many.
+    ``typed`` has the words of the last source by path, ``below`` the origins of all other values: what a user types now
+    is checked more strictly than what a recipe, a study or a stored run says for many.
     """
 
     given: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Merged:
 
     @property
     def stored_hooks(self) -> dict[str, dict[str, Any]]:
-        """The parameters of methods that a stored run has; whatever is refused since, it stays readable."""
+        """The parameters of methods in a stored run, which stays readable whatever has been refused since."""
         stored: dict[str, dict[str, Any]] = {}
         for path, (origin, value) in self.below.items():
             name, _, parameter = path.partition(".")
@@ -57,7 +57,7 @@ class Merged:
         return stored
 
     def in_typed_words(self, problem: str) -> str:
-        """``problem``, which begins with a parameter and its value, with the word that was typed for it instead."""
+        """``problem`` with its leading parameter and value replaced by the word that was typed for it."""
         path = re.match(r"([\w.]+)=", problem)
         word = self.typed.get(path[1]) if path else None
         told, colon, rest = problem.partition(": ")
@@ -66,10 +66,10 @@ class Merged:
 
 
 def merge(sources: Iterable[Mapping[str, Any]], names: Collection[str]) -> Merged:
-    """``sources`` as one map, later ones over earlier ones over a seed's command over their recipe.
+    """Merge ``sources``: later ones win over earlier ones, these over a seed's command, and that over the recipe.
 
-    ``names`` are the parameters of a run; a source that has those that nobody types together was a Config, of which no
-    word was typed.
+    ``names`` are the parameters of a run. A source with parameters that nobody types together was a Config: none of its
+    words counts as typed.
     """
     merger, merged = _Merger(names), Merged()
     sources = list(sources)
@@ -90,9 +90,9 @@ def merge(sources: Iterable[Mapping[str, Any]], names: Collection[str]) -> Merge
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """One source that means what ``above`` over ``below`` does: without the words that a later one contradicts.
+    """``above`` over ``below`` as one source, without the words that a later one contradicts.
 
-    What is replaced keeps its place, because the order of methods counts.
+    A replaced word keeps its place, because the order of methods matters.
     """
     merger, result = _Merger(names), {}
     over = {key: merger.words({key: value}) for key, value in above.items()}
@@ -112,7 +112,7 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any], names: Collecti
 
 
 def doubled(parts: Iterable[Mapping[str, Any]], names: Collection[str]) -> list[str]:
-    """What two of ``parts`` both decide, a line each: parts that are put together may not overrule each other."""
+    """A line for each parameter that two of ``parts`` decide: parts that are combined must not overrule each other."""
     merger, said, problems = _Merger(names), {}, []
     for part in parts:
         words = merger.words(part)
@@ -171,7 +171,7 @@ class _Merger:
         self.problems: list[str] = []
 
     def words(self, source: Mapping[str, Any]) -> list[Word]:
-        """Every parameter that ``source`` names, one by one; what it says against itself is a problem."""
+        """Every parameter that ``source`` names, one by one; a contradiction within it is a problem."""
         found: dict[str, Word] = {}
         for key, value in source.items():
             for word in self.meant(key, value):
@@ -181,7 +181,7 @@ class _Merger:
         return list(found.values())
 
     def meant(self, key: Any, value: Any) -> Iterator[Word]:
-        """What one entry of a source says."""
+        """The parameters that one entry of a source sets."""
         head, _, rest = str(key).partition(".")
         if not isinstance(key, str) or not all(key.split(".")):
             self.problems.append(f"{key!r}: expected the name of a parameter")
@@ -201,7 +201,7 @@ class _Merger:
             self.problems.append(f"unknown parameter {key!r}{self.suggestion(key)}")
 
     def nested(self, name: str, given: Any) -> Iterator[Word]:
-        """What a mapping of hooks or of arguments says."""
+        """The parameters that a mapping of hooks or of arguments sets."""
         if not isinstance(given, Mapping):
             self.problems.append(f"{name}={given!r}: expected a mapping of names to values")
             return
@@ -236,7 +236,7 @@ class _Merger:
             given.setdefault("hooks", {}).setdefault(head, {})
 
     def suggestion(self, key: str) -> str:
-        """The arguments of network, data or methods that are called so; else the closest of all names."""
+        """The arguments of network, data or methods with this name; else the closest of all names."""
         from research.data.augment import Augment  # torch takes seconds
         from research.data.synthetic import Segments
         from research.hooks import HOOKS
@@ -250,7 +250,7 @@ class _Merger:
 
 
 def _contradicted(word: Word, said: Mapping[str, Word]) -> list[Word]:
-    """Those of ``said`` that cannot be meant beside ``word``."""
+    """The words in ``said`` that ``word`` contradicts."""
     same = said.get(word.path)
     if same and (same.means != word.means or isinstance(same.means, bool) != isinstance(word.means, bool)):
         return [same]

@@ -10,7 +10,7 @@ from research.parameters import yaml_1_2
 
 
 def parse_assignments(words: Iterable[str]) -> dict[str, Any]:
-    """``["model=resnet18", "gram.k=8"]`` as a dict; values are read as YAML 1.2, and as text where they are not.
+    """``["model=resnet18", "gram.k=8"]`` as a dict; values are read as YAML 1.2, or as text where they are not YAML.
 
     Raises:
         UsageError: a word is no assignment, a mapping in it has a key twice, or two words contradict each other.

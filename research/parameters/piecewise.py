@@ -10,7 +10,7 @@ from research.errors import UsageError
 
 
 class Piecewise(str):
-    """A checked epoch:value text, also used as a parameter's type. A number alone holds in every epoch.
+    """A checked epoch:value text, also used as a parameter's type. A bare number holds in every epoch.
 
     Raises:
         UsageError: not pairs of numbers, epochs that do not start at 0 and rise, or a value that is negative.

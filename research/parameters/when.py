@@ -1,7 +1,7 @@
 """Moments and lengths of training in one notation: ``12ep`` epochs, ``4000it`` optimizer steps, ``75%`` of training.
 
-A parameter that is one may also be a number alone, which means what the parameter says: a share of training for
-``prune.end``, steps for ``rigl.period``, epochs for ``set.stop_epoch``. What changes with the epoch is a
+A parameter of this type may also be a bare number, in its own unit: a share of training for ``prune.end``, steps for
+``rigl.period``, epochs for ``set.stop_epoch``. A value that changes with the epoch is a
 :class:`research.parameters.piecewise.Piecewise`, such as ``0:100 25:200``.
 """
 
@@ -16,7 +16,7 @@ Unit = Literal["ep", "it", "%"]
 
 
 class When(str):
-    """Such a text, checked; also used as a parameter's type: ``int | When``.
+    """A checked time with its unit; also used as a parameter's type: ``int | When``.
 
     Raises:
         UsageError: it is no number > 0 with a unit, or more than all of training.
@@ -45,7 +45,7 @@ def is_when(value: Any) -> bool:
 
 
 def in_steps(value: float | str, unit: Unit | Literal["share"], epochs: float, steps_per_epoch: float) -> float:
-    """Optimizer steps that ``value`` stands for in a run of so many epochs; a number alone is in ``unit``."""
+    """``value`` in optimizer steps of a run of ``epochs`` epochs; a bare number is in ``unit``."""
     if isinstance(value, str):
         when = When(value)
         value, unit = when.number, when.unit
@@ -54,12 +54,12 @@ def in_steps(value: float | str, unit: Unit | Literal["share"], epochs: float, s
 
 
 def in_epochs(value: float | str, unit: Unit | Literal["share"], epochs: float, steps_per_epoch: float) -> float:
-    """As :func:`in_steps`, in epochs."""
+    """``value`` in epochs, see :func:`in_steps`."""
     if not isinstance(value, str) and unit == "ep":
         return value  # not there and back, which rounds
     return in_steps(value, unit, epochs, steps_per_epoch) / steps_per_epoch
 
 
 def every(value: float | str, epochs: float, steps_per_epoch: float) -> int:
-    """Whole steps between two events, at least 1; a number alone is in steps."""
+    """Whole steps between two events, at least 1; a bare number is in steps."""
     return max(1, round(in_steps(value, "it", epochs, steps_per_epoch)))

@@ -1,6 +1,6 @@
-"""YAML as its version 1.2 reads it: wherever a person writes parameters, in assignments, studies and recipes.
+"""YAML read by the rules of version 1.2, wherever people write parameters: in assignments, studies and recipes.
 
-Version 1.1, which PyYAML reads, bends what people write: ``010`` is 8, ``1:30`` is 90, ``no`` is false, ``2026-01-02``
+Version 1.1, which PyYAML reads, changes what one writes: ``010`` is 8, ``1:30`` is 90, ``no`` is false, ``2026-01-02``
 is a date. Here numbers are decimal, true and false are the only booleans, and everything else is text. A key that is
 given twice is refused. A number remembers how it was written, for where a text is expected: ``name=3.10``.
 """
@@ -37,7 +37,7 @@ class WrittenFloat(float):
 
 
 def parse(text: str) -> Any:
-    """The value that ``text`` writes: none, bool, number, text, and lists and mappings of them.
+    """The value of ``text``: none, bool, number, text, or lists and mappings of these.
 
     Raises:
         UsageError: it is not YAML, or a mapping has a key twice.
@@ -81,7 +81,7 @@ def plain(value: Any) -> Any:
 
 
 def typed(value: Any) -> str:
-    """``value`` such that :func:`parse` reads it back as it was."""
+    """``value`` as text that :func:`parse` reads back unchanged."""
     if isinstance(value, (WrittenInt, WrittenFloat)):
         return str(value)
     if isinstance(value, str):
@@ -133,7 +133,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refuse_circles(value: Any, above: tuple[int, ...] = ()) -> None:
-    """An alias may lead into what it stands in; nothing here could read that to its end."""
+    """Refuse an alias that contains itself: reading it would never end."""
     if isinstance(value, (dict, list)):
         if id(value) in above:
             raise yaml.YAMLError("an alias leads to what it stands in")
@@ -142,7 +142,7 @@ def _refuse_circles(value: Any, above: tuple[int, ...] = ()) -> None:
 
 
 def _written(kind: type, remembering: type, text: str) -> Any:
-    """``text`` as a number of ``kind``, which remembers the text where Python writes it otherwise."""
+    """``text`` as a number of ``kind``, which remembers the text if Python would write it differently."""
     try:
         number = kind(text)
     except ValueError:  # tagged by hand, or thousands of digits

@@ -1,1 +1,1 @@
-"""One run on disk: its files, how it stands, its metrics and random streams."""
+"""One run on disk: its files, status, metrics and random streams."""

@@ -1,7 +1,7 @@
-"""What killed processes left lying: found by the names that only this project gives, never by guess.
+"""Files that killed processes left behind, recognised by names that only this project gives.
 
-Everything here is older than ``PATIENCE`` and belongs to no process that lives: a run that trains now, or another
-machine's on a shared disk, has written to its own within that time.
+A leftover is older than ``PATIENCE`` and belongs to no living process: a run that trains now, here or on another
+machine with the same disk, has written to its files within that time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DATED = re.compile(r"\d{4}-\d\d-\d\d-.+\.(png|pdf|svg)")  # a figure of the log
 
 
 class Leftover(NamedTuple):
-    """A file or folder that nobody needs, what it is, and its size in bytes."""
+    """A file or folder that is no longer needed, what it is, and its size in bytes."""
 
     path: Path
     what: str
@@ -39,7 +39,7 @@ class Leftover(NamedTuple):
 
 
 def find_leftovers(folder: Path) -> list[Leftover]:
-    """What lies in ``folder`` and below, in the order of paths. Links are not followed.
+    """The leftovers in ``folder`` and below, in the order of paths. Links are not followed.
 
     Raises:
         UsageError: there is no such folder.
@@ -59,7 +59,7 @@ def find_leftovers(folder: Path) -> list[Leftover]:
 
 
 def remove(leftover: Leftover) -> None:
-    """Remove what was found, unless it has been written to since."""
+    """Remove leftovers, unless they have been written to since they were found."""
     if not _is_old(leftover.path):
         return
     if leftover.path.is_dir():
@@ -69,7 +69,7 @@ def remove(leftover: Leftover) -> None:
 
 
 def _stale_folder(folder: Path) -> str:
-    """Why a whole folder is a leftover; empty when it is none."""
+    """Why a whole folder is a leftover; empty if it is not."""
     paths = RunPaths(folder.parent)
     if folder == paths.session and _is_old(folder) and not held(folder.parent):
         return "what the processes of a run that ended told each other"
@@ -104,7 +104,7 @@ def _is_of_a_run(path: Path) -> bool:
 
 
 def _is_reserved(path: Path) -> bool:
-    """Whether ``path`` is where figures and notebooks are written, which are made empty first to have their name."""
+    """Whether ``path`` is a place of figures or notebooks: their files are first created empty to reserve a name."""
     home = path.parent
     if path.suffix == ".ipynb":
         return home.name == "analysis" or os.path.isfile(RunPaths(home).config)
@@ -114,7 +114,7 @@ def _is_reserved(path: Path) -> bool:
 
 
 def _is_old(path: Path) -> bool:
-    """Whether nothing was written for long: to a file, or to any in a folder but its locks, which looking touches."""
+    """Whether a file, or every file in a folder, is old; locks do not count, because looking touches them."""
     files = path.rglob("*") if path.is_dir() else [path]
     ages = [time.time() - file.lstat().st_mtime for file in files if not (file.is_dir() or file.name.endswith(".lock"))]
     return all(age > PATIENCE for age in ages)

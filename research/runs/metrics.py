@@ -1,4 +1,4 @@
-"""Rows of metrics as they lie on disk: one JSON object a line, with a ``kind``, the ``step`` and the ``epoch``."""
+"""Rows of metrics on disk: one JSON object a line, with a ``kind``, the ``step`` and the ``epoch``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OLD_KINDS = {"epoch": "train_epoch"}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows in ``path``; what is no row, such as the torn line of a crash or a running writer, is skipped."""
+    """The complete rows in ``path``; other lines, such as one torn by a crash or still being written, are skipped."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -27,7 +27,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_row(line: bytes) -> dict[str, Any] | None:
-    """The row that ``line`` is, ``None`` when it is none."""
+    """``line`` as a row, or ``None`` if it is not one."""
     try:
         return _row(json.loads(line))
     except (ValueError, RecursionError):
@@ -44,8 +44,8 @@ def length_on_disk(path: Path) -> int:
 def cut(path: Path, length: int, step: int, epoch: int, batch: int) -> str:
     """Drop the rows of ``path`` that were written after a checkpoint, taken at this place and ``length`` bytes.
 
-    Where the file is not what it was then - shorter, or with lines that are no rows - the whole rows up to that place
-    are kept, and what was lost is told: the text returned, else empty.
+    If the file has changed since - it is shorter, or has lines that are no rows - the complete rows up to that place
+    are kept. Returns a text that says what was lost, else an empty one.
     """
     content = path.read_bytes() if path.exists() else b""
     lines = content[:length].splitlines(keepends=True)

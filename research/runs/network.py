@@ -21,7 +21,7 @@ from research.runs.run import Run
 def build_network(run: Run, classes: int, shape: tuple[int, ...], without: str = "") -> None:
     """The run's network for inputs of ``shape`` (C, H, W), with initial weights, changed as the run's hooks change it.
 
-    Needs ``run.device`` and no data. The hooks that decide what ``without`` names, such as "masks", leave it as it is.
+    Needs ``run.device`` and no data. Hooks that decide what ``without`` names, such as "masks", are left out.
     """
     config = run.config
     run.hooks = {name: HOOKS[name](**given) for name, given in config.hooks.items()}
@@ -45,7 +45,7 @@ def pick_device(config: Config) -> torch.device:
 
 
 class ScratchRun(Run):
-    """A run in memory, to build or evaluate a network: its rows go nowhere, and nothing reaches its directory."""
+    """A run in memory, to build or evaluate a network: rows are dropped, and its directory is never written."""
 
     def log(self, kind: str, **values: Any) -> None:
         pass
@@ -56,7 +56,7 @@ def network_of(
 ) -> nn.Module:
     """The network of a run with ``config``, with the run's initial weights, as :func:`build_network` makes it.
 
-    What a hook copies from another run when training begins is not in it.
+    It lacks what a hook copies from another run when training begins.
     """
     run = ScratchRun(Path(config.runs) / config.run_name, config)
     run.device = device
@@ -65,7 +65,7 @@ def network_of(
 
 
 class Outline(ScratchRun):
-    """A run's network before the run is made: layers, masks and methods as they will be, weights without values."""
+    """A run's network before the run is made: its layers, masks and methods, with weights that have no values."""
 
     device = torch.device("cpu")
     rank = 1  # so that it says nothing

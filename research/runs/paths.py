@@ -1,4 +1,4 @@
-"""Every file of a run, by what it is: the one place that spells their names."""
+"""The files of a run: the only place that spells their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from research.files import free_name
 
 
 def home_of(config: Config) -> Path:
-    """The folder of the run that ``config`` defines, there or not: of its name, or as an earlier version named it."""
+    """The folder of the run that ``config`` defines, or one that an earlier version made for it; it need not exist."""
     runs = Path(config.runs).resolve()
     home = runs / config.run_name
     if not home.exists():
@@ -19,7 +19,7 @@ def home_of(config: Config) -> Path:
 
 
 class RunPaths:
-    """The files of the run in ``dir``; nothing is looked at or made."""
+    """The files of the run in ``dir``; none is read or created."""
 
     def __init__(self, directory: str | os.PathLike):
         self.dir = Path(directory)
@@ -38,7 +38,7 @@ class RunPaths:
         self.session = self.dir / ".session"  # folder of what the processes leave for each other while they train
 
     def set_aside(self) -> Path:
-        """A free folder name for what a run had before it was begun anew."""
+        """A free folder name for the files that a run had before it was started over."""
         return free_name(self.dir / "before-start-over")
 
     def multipliers_of(self, epoch: int) -> Path:

@@ -1,4 +1,4 @@
-"""Signs of life of the processes of a run: where each stands, for whoever watches from outside."""
+"""Signs of life of a run's processes: the progress of each, to be watched from outside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Place(NamedTuple):
 
 
 class Pulse:
-    """A process's sign of life: a file that holds its place, or nothing without a path. One write of 32 bytes."""
+    """A process's sign of life: a file with its place, 32 bytes in one write; without a path, nothing."""
 
     def __init__(self, path: Path | None = None):
         self.file, self.session = None, 0
@@ -32,7 +32,7 @@ class Pulse:
             self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def beat(self, step: int, stage: int, part: int = 0) -> None:
-        """Tell where this process is; a full disk does not end training."""
+        """Write where this process is; a full disk does not end training."""
         self.session += stage == DONE
         if self.file is not None:
             with suppress(OSError):
@@ -40,7 +40,7 @@ class Pulse:
 
 
 def read_pulses(folder: Path) -> dict[int, Place]:
-    """The place of every rank that tells it in ``folder``."""
+    """The place of every rank that has written it to ``folder``."""
     found = {}
     for path in folder.glob("rank*"):
         with suppress(OSError, ValueError, struct.error):

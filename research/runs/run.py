@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two configurations that makes them two experiments."""
+    """The differences between two configurations that make them two experiments."""
     names = [name for name in new if old.get(name) != new[name] and name not in NOT_IDENTITY]
     return "; ".join(f"{name}: {old.get(name)} there, {new[name]} asked" for name in names)
 
 
 class Run:
-    """A run on disk and, while it trains, its live state. Hooks may read everything here, and write what
-    :class:`research.hooks.base.Hook` says.
+    """A run on disk and, while it trains, its live state. Hooks may read all of it, and write what
+    :class:`research.hooks.base.Hook` lists.
 
     Random numbers: there is no generator whose state could be lost. Every draw comes from a stream named by what it
     is for, seeded from the run's seed, so a resumed run draws what the uninterrupted one would have drawn.
@@ -149,7 +149,7 @@ class Run:
         return cls(directory, Config.stored(given))
 
     def refuse_another(self) -> None:
-        """Raise UsageError when the directory holds anything but this run; reads only."""
+        """Raise UsageError if the directory holds anything but this run; only reads."""
         if not self.paths.config.exists():
             # another node may be making the same run right now: its config.json, under a hidden name at first
             if self.dir.exists() and any(
@@ -174,7 +174,7 @@ class Run:
     def alone(self, patience: float = 10.0) -> Iterator[None]:
         """Hold the run for one training at a time; the operating system frees it however this process ends.
 
-        Waits ``patience`` seconds for another process, which may just have been killed, to be gone.
+        Waits up to ``patience`` seconds for another process to exit, which may just have been killed.
         """
         if self.rank:
             yield
@@ -221,7 +221,7 @@ class Run:
         write_atomic(self.paths.status, json.dumps(kept | now | more, indent=2) + "\n")
 
     def log(self, kind: str, **values: Any) -> None:
-        """Append one row to ``metrics.jsonl``; numbers that JSON does not know (nan, inf) become null."""
+        """Append one row to ``metrics.jsonl``; numbers that JSON lacks (nan, inf) become null."""
         if self.rank:
             return
         row = {"kind": kind, "step": self.step, "epoch": self.epoch}
@@ -236,7 +236,7 @@ class Run:
             print(text, flush=True)
 
     def diverged(self, what: str, step: int) -> UsageError:
-        """The error that ends a run whose ``what`` is no longer a number."""
+        """The error that ends a run whose ``what`` is no longer finite."""
         return UsageError(
             f"{what} at step {step} (epoch {self.epoch}) of run {self.name}; training stopped and the last checkpoint "
             f"is kept: lower lr={self.config.lr:g}, or set warmup_epochs or clip_norm"

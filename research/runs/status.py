@@ -1,4 +1,4 @@
-"""Where a run stands: what it says of itself, and whether a process still trains it."""
+"""The status of a run: what its own file says, and whether a process still trains it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TEXTS = ("message", "traceback", "updated")
 
 
 def status_of(directory: str | os.PathLike) -> dict[str, Any]:
-    """``status.json`` of the run in ``directory``, put right where the run could not: killed is ``interrupted``.
+    """``status.json`` of the run in ``directory``, corrected if the run was killed: ``interrupted``.
 
     ``status`` is ``new`` (nothing there yet), ``created``, ``running``, ``finished``, ``failed`` or ``interrupted``.
-    A run that says it is running is believed while its launcher or the process that trains it holds a lock. A process
-    of another machine counts where the file system shares locks.
+    A recorded ``running`` counts only while the launcher or the process that trains the run holds a lock. Processes on
+    other machines count if the file system shares locks.
     """
     said = recorded(directory)
     if said["status"] == "running" and not held(directory):
@@ -34,7 +34,7 @@ def status_of(directory: str | os.PathLike) -> dict[str, Any]:
 
 
 def recorded(directory: str | os.PathLike) -> dict[str, Any]:
-    """What ``status.json`` says, as the last process that trained the run left it; ``unreadable`` when it is odd."""
+    """What ``status.json`` says, as the last process that trained the run left it; ``unreadable`` if damaged."""
     paths = RunPaths(directory)
     try:
         said = json.loads(paths.status.read_bytes())
@@ -59,9 +59,9 @@ def _problem(said: Any) -> str:
 
 
 def held(directory: str | os.PathLike) -> bool:
-    """Whether a process trains the run; so too when this cannot be told, in a folder that may only be read.
+    """Whether a process trains the run; true as well where that cannot be known, in a read-only folder.
 
-    Looking takes a free lock for a moment, for which :meth:`research.runs.run.Run.alone` waits.
+    The check holds a free lock for a moment; :meth:`research.runs.run.Run.alone` waits for that.
     """
     paths = RunPaths(directory)
     return _held(paths.launcher_lock) or _held(paths.lock)

@@ -1,4 +1,4 @@
-"""Weights that are stored - in a run's folder, or in a file of any origin - and the Config that they belong to."""
+"""Stored weights, of a run or in a file of any origin, and the Config they belong to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 
 
 def refuse_choice(path: Path, is_folder: bool, last: bool, ema: bool) -> None:
-    """Raise UsageError where ``last`` or ``ema`` choose among what ``path`` has not got."""
+    """Raise UsageError where ``last`` or ``ema`` ask for weights that ``path`` does not have."""
     if is_folder and last and ema:
         raise UsageError("--last --ema: a run keeps one average, of its newest epoch; leave --last out")
     if not is_folder and last:
@@ -78,7 +78,7 @@ def find_stored(
 
 
 def as_published(config: Config, *sources: Mapping[str, Any]) -> Config:
-    """``config``, of ``sources``, with pictures prepared as its network's library has it on record; says so.
+    """``config``, of ``sources``, with images prepared as the library of its network records it; adds a note.
 
     What the sources say of ``data_args`` wins over the record, and over what of the record it leaves no room for: a
     given ``eval_resize`` over its crop, ``normalize=false`` over its mean and deviation. Data sets whose images are

@@ -1,7 +1,7 @@
 """Names that the seeds' own command lines used, and what they mean here; one seed a file.
 
-An alias is another name of one parameter, or a function of its value that gives the parameters it stands for. Where
-several flags together say what is meant, the whole command is translated.
+An alias is another name of one parameter, or a function that turns its value into parameters. Where only several flags
+together have a meaning, the whole command is translated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def meaning(alias: str, value: Any) -> dict[str, Any]:
 
 
 def translated(given: Mapping[str, Any]) -> Command | None:
-    """What ``given`` means as a whole command of a seed's program; ``None`` when it is none.
+    """``given`` translated as a whole command of a seed's program; ``None`` if it is not one.
 
     Raises:
         UsageError: it is one, and contradicts itself or means nothing here.

@@ -1,4 +1,4 @@
-"""What a seed's whole command comes to."""
+"""The result of reading a whole command of a seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """A command of ``program``: its ``flags``, as typed, stand for ``parameters``; ``notes`` are to be told."""
+    """A command of ``program``: its ``flags``, as typed, stand for ``parameters``; ``notes`` go to the user."""
 
     program: str
     parameters: Mapping[str, Any]
@@ -16,7 +16,7 @@ class Command(NamedTuple):
 
 
 def said_twice(typed: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[str]:
-    """A line for two spellings of a flag that say two things; ``typed`` has the long names of keys of ``given``."""
+    """A line for each flag that is given twice with two values; ``typed`` maps keys of ``given`` to long names."""
     first: dict[str, str] = {}
     for key, name in typed.items():
         if given[other := first.setdefault(name, key)] != given[key]:
