@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from research.checkpoints import checkpoint
 
@@ -141,6 +141,35 @@ def is_cuda(device) -> bool:
     return device is not None and torch.device(device).type == "cuda"
 
 
+def tensors_in(values) -> list[Tensor]:
+    """The tensors among arguments of an operator, which may be lists."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensors_in(value)
+    return found
+
+
+def held(value):
+    """An argument of an operator with the tensors of the CPU that hold its values."""
+    if isinstance(value, OnGpu):
+        return value.held
+    return type(value)(map(held, value)) if type(value) in (list, tuple) else value
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """``Tensor.pin_memory``: from memory that is not pinned a copy to the GPU waits, whatever it asks for."""
+    copy = tensor.clone()
+    copy.pinned = True
+    return copy
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    return getattr(tensor, "pinned", False)
+
+
 class Gpu(TorchDispatchMode):
     current: Gpu
 
@@ -170,19 +199,15 @@ class Gpu(TorchDispatchMode):
             frame = frame.f_back
         self.events.append((kind, where))
 
-    @contextmanager
-    def recorded(self):
-        self.events, self.recording = [], True
-        try:
-            yield self.events
-        finally:
-            self.recording = False
+    def taken(self) -> list[tuple[str, str]]:
+        """What was recorded since it was asked before, and from now on anew."""
+        events, self.events, self.recording = self.events, [], True
+        return events
 
     # -- one operator -------------------------------------------------------------------------------------------
 
     def run(self, func, args, kwargs):
-        flat, _ = tree_flatten((args, kwargs))
-        tensors = [t for t in flat if isinstance(t, Tensor)]
+        tensors = tensors_in((*args, *kwargs.values()))
         ours = [t for t in tensors if isinstance(t, OnGpu)]
         asked = kwargs.get("device")
         if not ours and not is_cuda(asked):
@@ -211,8 +236,7 @@ class Gpu(TorchDispatchMode):
             scalar = func is not aten.index.Tensor and args[2].numel() == 1
             if masks and not scalar:
                 self.record("index by mask")
-        plain = tree_map_only(OnGpu, lambda t: t.held, (args, kwargs))
-        out = func(*plain[0], **plain[1])
+        out = func(*held(args), **{name: held(value) for name, value in kwargs.items()})
         if func is aten.set_.source_Tensor:
             args[0].held = args[1].held
             return args[0]
@@ -267,7 +291,7 @@ class Gpu(TorchDispatchMode):
             target = kwargs.pop("device", None) or source.device
             target = source.device if isinstance(source, OnGpu) and "dtype" in kwargs and target is None else target
             plain = source.held if isinstance(source, OnGpu) else source
-            async_ = kwargs.pop("non_blocking", False)
+            async_ = kwargs.pop("non_blocking", False) and is_pinned(source)
             kwargs.pop("pin_memory", None)
             out = func(plain, **kwargs)
             here, there = isinstance(source, OnGpu), is_cuda(target)
@@ -279,7 +303,7 @@ class Gpu(TorchDispatchMode):
                     self.record("blocking copy from host")
             return OnGpu(out) if there else out
         target, source = args[:2]
-        async_ = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+        async_ = (args[2] if len(args) > 2 else kwargs.get("non_blocking", False)) and is_pinned(source)
         here, there = isinstance(source, OnGpu), isinstance(target, OnGpu)
         if here and not there:
             self.record("copy to host")
@@ -296,7 +320,7 @@ class Calls(TorchFunctionMode):
         calls = Gpu.current.calls
         if func is Tensor.to and len(args) > 1 and isinstance(args[1], OnGpu):
             args = (args[0], CUDA, args[1].dtype, *args[2:])
-        calls.append(any(isinstance(t, OnGpu) for t in tree_flatten((args, kwargs or {}))[0]))
+        calls.append(any(isinstance(t, OnGpu) for t in tensors_in((*args, *(kwargs or {}).values()))))
         try:
             return func(*args, **(kwargs or {}))
         finally:
@@ -398,13 +422,15 @@ def pretend_cuda(package: str = "research"):
         capture_check = "_cuda_graph_capture_health_check"
     replaced = [(torch.cuda, name, value) for name, value in cuda.items()]
     replaced += [
+        (Tensor, "pin_memory", pinned),
+        (Tensor, "is_pinned", is_pinned),
         (nn.Module, "_apply", _apply),
         (checkpoint, "save_model", save_model),
         (torch.optim.Optimizer, capture_check, lambda self: None),
         (torch, "autocast", lambda kind, *args, **kw: autocast("cpu" if kind == "cuda" else kind, *args, **kw)),
         (torch, "load", loaded),
     ]
-    for module in (torch.optim.swa_utils, sys.modules["torch.nn.utils.clip_grad"]):
+    for module in map(sys.modules.get, ("torch.optim.optimizer", "torch.optim.swa_utils", "torch.nn.utils.clip_grad")):
         replaced.append((module, grouping, grouped_by_device(getattr(module, grouping))))
     for name in ("tensor", "as_tensor"):  # which build in C++, beneath every mode
         replaced.append((torch, name, made_on_host(getattr(torch, name))))

@@ -13,6 +13,7 @@ import torch
 from research.data import torch_pixels as gather
 from research.data.augment import Augment, draw_evaluation
 from research.data.loader import Batch, DataInfo, Loader, Share, finish
+from research.devices import send
 
 SMALLEST_PART = 2**18  # pixels: to hand fewer to another thread takes longer than to render them
 
@@ -92,7 +93,7 @@ class VectorLoader(InMemory):
         return (self.rows(first, last),)
 
     def read(self, batch: int, rows: np.ndarray, reuse: bool = False) -> Iterator[Batch]:
-        for at in torch.from_numpy(rows).to(self.device).split(batch):
+        for at in send(torch.from_numpy(rows), self.device).split(batch):
             yield self.inputs[at], self.targets[at]
 
 
@@ -159,7 +160,7 @@ class MemoryLoader(InMemory):
         scale, bias = (line.flatten().tile(size) for line in self.finish[:2])
         pixels, places = pixels[: len(pixels) // len(scale) * len(scale)].view(-1, len(scale)), offsets // len(scale)
         inputs = torch.empty(0)
-        for at in torch.from_numpy(rows).to(self.device).split(batch):
+        for at in send(torch.from_numpy(rows), self.device).split(batch):
             if not reuse or len(inputs) != len(at):
                 inputs = torch.empty(len(at), len(scale), device=self.device)
             # the product is rounded before the sum, as in the kernel: no fused addcmul
@@ -186,8 +187,8 @@ class MemoryLoader(InMemory):
     def _gathered(self, batch: int, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
         size = self.info.shape[-1]
         # the whole epoch's decisions move once, so that no step waits for the host
-        on_device = {name: torch.from_numpy(draws[name].copy()).to(self.device) for name in draws.dtype.names}
-        all_rows = torch.from_numpy(rows).to(self.device)
+        on_device = {name: send(torch.from_numpy(draws[name].copy()), self.device) for name in draws.dtype.names}
+        all_rows = send(torch.from_numpy(rows), self.device)
         for at in range(0, len(rows), batch):
             s = slice(at, at + batch)
             stored = [self.stored[0], *(column[all_rows[s]] for column in self.stored[1:])]

@@ -144,7 +144,7 @@ class Gram(Hook):
         multiplier = measure.gradient_multiplier(corr)
         if dist.is_initialized():
             dist.broadcast(multiplier, src=0)  # machines may differ in the last bit of a logarithm
-        pairs, bins, broken = int(found.pairs.max()), int(found.bins.max()), int((~found.finite).sum())
+        pairs, bins, broken = torch.stack([found.pairs.max(), found.bins.max(), (~found.finite).sum()]).tolist()
         return Layer(nmi.cpu(), corr.cpu(), multiplier, pairs, bins, broken, time.perf_counter() - started)
 
     def report(self, run: Run, layers: dict[str, Layer]) -> None:

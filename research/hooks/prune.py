@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from research.checkpoints import weights
+from research.devices import fetch
 from research.errors import UsageError
 from research.hooks.base import Reasons, Source
 from research.hooks.sparse.base import MaskHook, sparsity_of_layers, units_of
@@ -77,7 +78,7 @@ def spare_last(S: float, units: Mapping[str, int], last: str, most: float) -> di
 
 def prune_step(tensors: Sequence[Masked], counts: Sequence[int]) -> Event:
     """Kill the smallest units of each tensor until ``counts`` are active; ``tensors`` are changed in place."""
-    killed = [drop_smallest(t, max(0, len(t.active) - count)) for t, count in zip(tensors, counts, strict=True)]
+    killed = fetch([drop_smallest(t, max(0, len(t.active) - count)) for t, count in zip(tensors, counts, strict=True)])
     nothing = [units.new_empty(0) for units in killed]
     for tensor, units, none in zip(tensors, killed, nothing, strict=True):
         tensor.change(units, none)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from research.devices import send
 from research.errors import UsageError, nearest
 from research.layers.base import Substitute
 
@@ -30,7 +31,11 @@ CHEAP = 0.02  # a classifier with less of a convolutional network's weights than
 
 
 class Masked:
-    """One sparse tensor: ``weight`` (float), its ``mask`` (bool), and the list of its active units."""
+    """One sparse tensor: ``weight`` (float), its ``mask`` (bool), and the list of its active units.
+
+    The host keeps a list of its own, beside that on the device of the weight: what is killed and grown is decided here,
+    in lists of units (int64) of the host, so that a GPU is only asked for what its numbers decide.
+    """
 
     def __init__(self, weight: Tensor, mask: Tensor, name: str = ""):
         self.weight, self.mask, self.name = weight, mask, name
@@ -52,9 +57,19 @@ class Masked:
         return self.weight.numel() // self.units
 
     @cached_property
+    def flags(self) -> Tensor:
+        """Whether each unit is active (N,), on the host; on a CPU the memory of the mask itself."""
+        return self._flat_mask.cpu()
+
+    @cached_property
     def active(self) -> Tensor:
-        """The active units (M,), int64, ascending."""
-        return where(self._flat_mask)
+        """The active units (M,), int64, ascending, on the host."""
+        return where(self.flags)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """The active units on the device of the weight; on a CPU the same tensor."""
+        return send(self.active, self.weight.device)
 
     def flat(self, tensor: Tensor) -> Tensor:
         """``tensor``, laid out as the weight or the mask is, as a vector in the order in which units are numbered.
@@ -69,31 +84,31 @@ class Masked:
     @property
     def inactive(self) -> Tensor:
         """The others (N - M,), int64, ascending; takes time in proportion to N."""
-        return where(~self._flat_mask)
+        return where(~self.flags)
 
     def is_active(self, units: Tensor) -> Tensor:
         """Whether each of ``units`` is active."""
-        return self._flat_mask.index_select(0, units)
+        return self.flags.index_select(0, units)
 
     def values(self) -> Tensor:
         """The active weights (M,), a copy; for units that are single weights."""
-        return self._flat_weight.index_select(0, self.active)
+        return self._flat_weight.index_select(0, self.places)
 
     def add(self, tensor: Tensor, values: Tensor) -> None:
         """Add ``values`` (M,) to the active units of ``tensor``, laid out as the weight; of single weights."""
-        self.flat(tensor).scatter_add_(0, self.active, values)
+        self.flat(tensor).scatter_add_(0, self.places, values)
 
     def magnitudes(self, of: Tensor | None = None) -> Tensor:
         """Mean abs(w) of each active unit (M,); with ``of``, mean abs(of) at the same places."""
         tensor = self.weight.detach() if of is None else of
         if self._elementwise:
-            return tensor.permute(self._order).reshape(-1).index_select(0, self.active).abs_()
+            return tensor.permute(self._order).reshape(-1).index_select(0, self.places).abs_()
         sliced = tuple(range(self.mask.ndim, self.weight.ndim))
-        return tensor.abs().mean(sliced).reshape(-1).index_select(0, self.active)
+        return tensor.abs().mean(sliced).reshape(-1).index_select(0, self.places)
 
     def write(self, tensor: Tensor, units: Tensor, values: Tensor | float) -> None:
         """Set ``units`` of ``tensor``, shaped as the weight, to a number or to one row of ``values`` each."""
-        tensor = tensor.detach()
+        tensor, units = tensor.detach(), send(units, tensor.device)
         if not self._elementwise:
             tensor[torch.unravel_index(units, self.mask.shape)] = values
         elif isinstance(values, Tensor):
@@ -103,29 +118,29 @@ class Masked:
 
     def change(self, killed: Tensor, grown: Tensor, values: Tensor | float | None = None) -> None:
         """Deactivate the units ``killed`` and activate ``grown``, with weights 0 or ``values``; no other one moves."""
-        self._flat_mask.index_fill_(0, killed, False)
         self.write(self.weight, killed, 0.0)
         if values is not None:
             self.write(self.weight, grown, values)
-        if self.mask.device.type == "cpu":
-            active = self.active.numpy()
-            merged = np.concatenate([active[self._flat_mask.numpy()[active]], grown.numpy()])
-            merged.sort(kind="stable")  # merges ordered runs: in proportion to M, not to N
-            self.active = torch.from_numpy(merged)
-        else:
-            self.__dict__.pop("active", None)
-        self._flat_mask.index_fill_(0, grown, True)
+        active = self.active.numpy()
+        self.flags.index_fill_(0, killed, False)
+        merged = np.concatenate([active[self.flags.numpy()[active]], grown.numpy()])
+        merged.sort(kind="stable")  # merges ordered runs: in proportion to M, not to N
+        self.flags.index_fill_(0, grown, True)
+        self.active = torch.from_numpy(merged)
+        self.places = send(self.active, self.weight.device)
+        if self.mask.device.type != "cpu":  # else the flags are the mask
+            self._flat_mask.zero_().index_fill_(0, self.places, True)
 
     @contextmanager
     def without(self, units: Tensor) -> Iterator[None]:
-        """A context in which the active ``units`` count as inactive, while their weights are kept."""
+        """A context in which the active ``units`` count as inactive to the host, while their weights are kept."""
         active = self.active
-        self._flat_mask.index_fill_(0, units, False)
+        self.flags.index_fill_(0, units, False)
         self.active = active.index_select(0, where(self.is_active(active)))
         try:
             yield
         finally:
-            self._flat_mask.index_fill_(0, units, True)
+            self.flags.index_fill_(0, units, True)
             self.active = active
 
     def restrict(self, tensor: Tensor, added: Tensor | None = None) -> None:
@@ -135,10 +150,10 @@ class Masked:
         """
         if self._elementwise:
             flat = self.flat(tensor)
-            kept = flat.index_select(0, self.active)
+            kept = flat.index_select(0, self.places)
             if added is not None:
                 kept += added
-            flat.zero_().scatter_(0, self.active, kept)  # the one pass over all weights is the cheapest there is
+            flat.zero_().scatter_(0, self.places, kept)  # the one pass over all weights is the cheapest there is
         else:
             tensor.masked_fill_(~self.broadcast, 0.0)
 
@@ -154,10 +169,8 @@ class Masked:
 
 
 def where(flags: Tensor) -> Tensor:
-    """The positions, int64, at which a vector of booleans is set."""
-    if flags.device.type == "cpu":  # several times faster than torch's there
-        return torch.from_numpy(np.flatnonzero(flags.numpy()))
-    return flags.nonzero()[:, 0]
+    """The positions, int64, at which a vector of booleans of the host is set."""
+    return torch.from_numpy(np.flatnonzero(flags.numpy()))  # several times faster than torch's
 
 
 def active_weights(tensors: Sequence[Masked]) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from research.devices import send
+
 if TYPE_CHECKING:
     from research.measures.nmi import Geometry
 
@@ -26,7 +28,7 @@ def ranges(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
     low = _extrema(x, geometry, torch.amin)
     high = _extrema(x, geometry, torch.amax)
     pairs = [len(x) * pairing.size[0] * pairing.size[1] for pairing in geometry.pairings]
-    return low, high, torch.tensor(pairs, device=x.device).expand(x.shape[1], -1).clone()
+    return low, high, send(torch.tensor(pairs), x.device).expand(x.shape[1], -1).clone()
 
 
 def _extrema(x: Tensor, geometry: Geometry, extreme: Callable) -> Tensor:
@@ -117,8 +119,9 @@ class _BinnedMaps:
     def window(self, side: int, t: int, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Bins of one side of pairing ``t``: (C, B * h * w) int32."""
         binned = _flat(_rectangle(self.first, corner, size))
-        again = self.differs[side, :, t].nonzero()[:, 0].to(binned.device)
+        again = self.differs[side, :, t].nonzero()[:, 0]
         if len(again):
+            again = send(again, binned.device)
             values = _rectangle(self.maps[:, again], corner, size)
             how = self.low[side, again, t], self.scale[side, again, t], self.bins[again, t]
             binned[again] = _flat(_bin(values, *how))

@@ -62,7 +62,7 @@ class Meter:
         Raises:
             UsageError: a loss is not finite; names the first such step.
         """
-        wishes = torch.tensor([float(wish)], device=run.device)
+        wishes = self.losses.new_full((1,), float(wish))
         values = torch.cat([self.losses[: self.parts], self.correct[None], wishes]).double()
         *losses, correct, wished = all_reduce(values).tolist()
         self._check(run, losses)

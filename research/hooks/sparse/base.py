@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from research.devices import fetch
 from research.errors import UsageError
 from research.hooks.base import Hook, Reasons, Source
 from research.hooks.sparse.criteria import grow_random
@@ -126,12 +127,15 @@ class MaskHook(Hook):
     @cached_property
     def tensors(self) -> list[Masked]:
         """The sparse tensors, in order of registration; not to be used before training starts."""
-        return masked_weights(self._model)
+        tensors = masked_weights(self._model)
+        for tensor, flags in zip(tensors, fetch([tensor.flat(tensor.mask) for tensor in tensors]), strict=True):
+            tensor.flags = flags
+        return tensors
 
     @cached_property
     def history(self) -> dict[str, Tensor]:
-        """Bits of every unit (N,), uint8 by tensor name: active at the start, after the last epoch, ever."""
-        return {tensor.name: tensor.flat(tensor.mask) * (LAST | INITIAL | EVER) for tensor in self.tensors}
+        """Bits of every unit (N,) by tensor name, on the host: active at the start, after the last epoch, ever."""
+        return {tensor.name: tensor.flags * (LAST | INITIAL | EVER) for tensor in self.tensors}
 
     # -- the contract -------------------------------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class MaskHook(Hook):
 
     def epoch_end(self, run: Run) -> None:
         for tensor, history in zip(self.tensors, self.history.values(), strict=True):
-            mask = tensor.flat(tensor.mask)
+            mask = tensor.flags
             had = torch.stack([history & bit > 0 for bit in (LAST, INITIAL, EVER)])
             still = torch.cat([had[:2].sum(1), (had[:2] & mask).sum(1), had[2:].sum(1), mask.sum()[None]]).tolist()
             before, first, kept, survived, ever, active = still
@@ -247,7 +251,7 @@ class MaskHook(Hook):
         return {"history": dict(self.history), "moved": self._moved, "late": self._late}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = dict(state["history"])
+        self.history = {name: bits.cpu() for name, bits in state["history"].items()}
         self._moved, self._late = state.get("moved", 0), state.get("late", False)  # newer than the first checkpoints
 
 

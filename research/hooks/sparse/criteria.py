@@ -1,8 +1,12 @@
 """Which units a rewiring event kills and which it grows. Nothing here changes a weight or a mask.
 
-Every function takes a :class:`~research.layers.masked.Masked` and returns unit numbers (int64). Growth chooses among
-the units that are inactive now, and killed units leave the mask only when the event is applied: a unit is never killed
-and grown in the same event.
+Every function takes a :class:`~research.layers.masked.Masked`, or all of a network, and returns unit numbers (int64).
+Growth chooses among the units that are inactive now, and killed units leave the mask only when the event is applied: a
+unit is never killed and grown in the same event.
+
+A GPU ranks, the host decides. ``drop_smallest`` and ``grow_largest`` return lists on the device of the weights and wait
+for nothing: :func:`~research.devices.fetch` brings those of all tensors at once. The functions that take all tensors
+wait once and return lists of the host; growth at random happens there, with the same numbers on every device.
 """
 
 from __future__ import annotations
@@ -14,18 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from research.devices import fetch, send
 from research.layers.masked import Masked, active_weights, largest, where
 
 
-def drop_magnitude_threshold(tensor: Masked, threshold: float) -> Tensor:
-    """Active units of magnitude strictly below ``threshold``; the first of them is spared where all would die."""
-    killed = tensor.active.index_select(0, where(tensor.magnitudes() < threshold))
-    return killed[1:] if len(killed) == len(tensor.active) else killed
+def drop_magnitude_threshold(tensors: Sequence[Masked], threshold: float) -> list[Tensor]:
+    """Active units of magnitude strictly below ``threshold``; of a tensor that would lose all, the first is spared."""
+    small = fetch([tensor.magnitudes() < threshold for tensor in tensors])
+    killed = [tensor.active.index_select(0, where(flags)) for tensor, flags in zip(tensors, small, strict=True)]
+    return [u[1:] if len(u) == len(tensor.active) else u for tensor, u in zip(tensors, killed, strict=True)]
 
 
 def drop_smallest(tensor: Masked, count: int) -> Tensor:
     """The ``count`` active units of smallest magnitude (all of them if there are fewer), ascending."""
-    return tensor.active.index_select(0, largest(-tensor.magnitudes(), min(count, len(tensor.active))))
+    return tensor.places.index_select(0, largest(-tensor.magnitudes(), min(count, len(tensor.active))))
 
 
 def drop_smallest_of_all(tensors: Sequence[Masked], count: int) -> list[Tensor]:
@@ -33,9 +39,10 @@ def drop_smallest_of_all(tensors: Sequence[Masked], count: int) -> list[Tensor]:
     magnitudes = [tensor.magnitudes() for tensor in tensors]
     for magnitude in magnitudes:
         if len(magnitude):
-            magnitude[magnitude.argmax()] = torch.inf
+            magnitude.index_fill_(0, magnitude.argmax(keepdim=True), torch.inf)
     most = sum(max(0, len(magnitude) - 1) for magnitude in magnitudes)
-    return units_at(tensors, largest(-torch.cat(magnitudes), min(count, most)))
+    (positions,) = fetch([largest(-torch.cat(magnitudes), min(count, most))])
+    return units_at(tensors, positions)
 
 
 def drop_sign_flips(tensors: Sequence[Masked], before: Tensor) -> list[Tensor]:
@@ -43,13 +50,14 @@ def drop_sign_flips(tensors: Sequence[Masked], before: Tensor) -> list[Tensor]:
 
     ``before`` holds the weights, or signs, of all active units, one tensor after the other.
     """
-    return units_at(tensors, where(active_weights(tensors).mul_(before.sign()) < 0))
+    (flipped,) = fetch([active_weights(tensors).mul_(before.sign()) < 0])
+    return units_at(tensors, where(flipped))
 
 
 def units_at(tensors: Sequence[Masked], positions: Tensor) -> list[Tensor]:
     """The units of each tensor at ``positions``, ascending, of the active units of all, one tensor after the other."""
     starts = list(accumulate((len(tensor.active) for tensor in tensors), initial=0))
-    cuts = pairwise(np.searchsorted(positions.cpu().numpy(), starts).tolist())
+    cuts = pairwise(np.searchsorted(positions.numpy(), starts).tolist())
     parts = zip(tensors, starts[:-1], cuts, strict=True)
     return [
         tensor.active.index_select(0, positions[a:b] - start) if b > a else tensor.active[:0]
@@ -66,21 +74,23 @@ def grow_random(tensor: Masked, count: int, generator: torch.Generator | None = 
     count = min(count, free)
     if 2 * free < tensor.units or 4 * count > free:
         chosen = torch.randperm(free, generator=generator)[:count].sort().values
-        return tensor.inactive.index_select(0, chosen.to(tensor.active.device))
+        return tensor.inactive.index_select(0, chosen)
     grown = tensor.active[:0]
     while missing := count - len(grown):  # as if drawn one by one; a unit that comes again does not count
         draws = int(1.1 * missing * tensor.units / free) + 8
-        drawn = torch.randint(tensor.units, (draws,), generator=generator).to(grown.device)
+        drawn = torch.randint(tensor.units, (draws,), generator=generator)
         drawn = drawn.index_select(0, where(~tensor.is_active(drawn)))[:missing]
         grown = torch.cat([grown, drawn]).unique()
     return grown
 
 
 @torch.no_grad()
-def grow_largest(tensor: Masked, count: int, score: Tensor) -> Tensor:
-    """The ``count`` inactive units of largest ``score`` (all of them if there are fewer), ascending.
+def grow_largest(tensor: Masked, count: int, score: Tensor, dropped: Tensor) -> Tensor:
+    """The ``count`` units of largest ``score`` (all of them if there are fewer), ascending.
 
-    ``score`` is a float tensor shaped as the mask, and of the same memory format.
+    Candidates are the inactive units and the ``dropped`` ones among the active. ``score`` is a float tensor shaped as
+    the mask, and of the same memory format.
     """
-    scores = tensor.flat(score).index_fill(0, tensor.active, -torch.inf)
-    return largest(scores, min(count, tensor.units - len(tensor.active)))
+    flat, dropped = tensor.flat(score), send(dropped, score.device)
+    scores = flat.index_fill(0, tensor.places, -torch.inf).index_copy_(0, dropped, flat.index_select(0, dropped))
+    return largest(scores, min(count, tensor.units - len(tensor.active) + len(dropped)))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import Tensor
 
+from research.devices import send
 from research.errors import UsageError
 from research.hooks.base import Reasons
 from research.hooks.sparse.base import SparseHook
@@ -39,7 +40,8 @@ def deepr_noise(tensors: Sequence[Masked], eta: float, temperature: float, gener
     """Add normal noise of standard deviation sqrt(2 eta T) to the gradients of active weights."""
     counts = [len(tensor.active) for tensor in tensors]
     noise = torch.empty(sum(counts)).normal_(0, math.sqrt(2 * eta * temperature), generator=generator)
-    for tensor, part in zip(tensors, noise.to(tensors[0].weight.grad).split(counts), strict=True):
+    noise = send(noise.to(tensors[0].weight.dtype), tensors[0].weight.device)
+    for tensor, part in zip(tensors, noise.split(counts), strict=True):
         tensor.add(tensor.weight.grad, part)
 
 

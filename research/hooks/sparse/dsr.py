@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from research.devices import fetch, send
 from research.errors import UsageError
 from research.hooks.base import Reasons
 from research.hooks.sparse.base import RewiringHook
@@ -46,7 +47,7 @@ def dsr_step(
         grow: (tensor, count) -> inactive units of it, such as ``partial(grow_random, generator=...)``.
         tolerance: delta.
     """
-    killed = [drop_magnitude_threshold(tensor, threshold) for tensor in tensors]
+    killed = drop_magnitude_threshold(tensors, threshold)
     event = regrow(tensors, killed, grow, allocate)
     return event, adapt_threshold(threshold, event.pruned_count, k, tolerance)
 
@@ -169,9 +170,9 @@ def big_new_weights(tensor: Masked, count: int, generator: torch.Generator) -> T
         out, fan_in, *kernel = tensor.weight.shape
         std = math.sqrt(2 / (out * math.prod(kernel)) if kernel else 1 / fan_in)
     else:
-        std = float(tensor.values().square().mean().sqrt()) if len(tensor.active) else 0.0
+        std = tensor.values().square().mean().sqrt() if len(tensor.active) else 0.0
     drawn = torch.randn(count, *tensor.weight.shape[tensor.mask.ndim :], generator=generator)
-    return (std * drawn).to(tensor.weight)
+    return (std * send(drawn, tensor.weight.device)).to(tensor.weight.dtype)
 
 
 @dataclass(eq=False)
@@ -247,8 +248,8 @@ class Dsr(RewiringHook):
         if self.prune == "exact":
             return drop_smallest_of_all(self.tensors, self.k)
         if self.prune == "fraction":
-            return [drop_smallest(tensor, set_count(tensor, self.fraction)) for tensor in self.tensors]
-        return [drop_magnitude_threshold(tensor, self.threshold) for tensor in self.tensors]
+            return fetch([drop_smallest(tensor, set_count(tensor, self.fraction)) for tensor in self.tensors])
+        return drop_magnitude_threshold(self.tensors, self.threshold)
 
     def _allocation(self, run: Run) -> Callable[..., list[int]] | None:
         if not self.reallocate:

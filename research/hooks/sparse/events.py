@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from research.devices import fetch
 from research.hooks.sparse.criteria import grow_largest, grow_random
 from research.layers.masked import Masked, where
 
@@ -18,7 +19,7 @@ Growth = Literal["gradient", "random"]
 
 @dataclass
 class Event:
-    """What one change of the masks did: the units killed and grown in each tensor, as they were numbered."""
+    """What one change of the masks did: the units killed and grown in each tensor, lists of the host."""
 
     killed: Sequence[Tensor]
     grown: Sequence[Tensor]
@@ -57,14 +58,28 @@ def refill(
 
     Candidates are the inactive units and the ``dropped`` themselves.
     """
-    chosen = []
-    for tensor, units, signal in zip(tensors, dropped, signals or [None] * len(tensors), strict=True):
+    if signals:
+        return move(tensors, dropped, [len(units) for units in dropped], signals)
+    dropped, chosen = fetch(dropped), []
+    for tensor, units in zip(tensors, dropped, strict=True):
         with tensor.without(units):
-            if signal is None:
-                chosen.append(grow_random(tensor, len(units), generator))
-            else:
-                chosen.append(grow_largest(tensor, len(units), unit_magnitudes(tensor, signal)))
+            chosen.append(grow_random(tensor, len(units), generator))
     return exchange(tensors, dropped, chosen)
+
+
+def move(
+    tensors: Sequence[Masked], dropped: Sequence[Tensor], counts: Sequence[int], signals: Sequence[Tensor]
+) -> Event:
+    """Drop units of each tensor, and grow ``counts`` of its units where ``signals``, shaped as the weight, is largest.
+
+    Candidates are the inactive units and the ``dropped`` themselves.
+    """
+    chosen = [
+        grow_largest(tensor, count, unit_magnitudes(tensor, signal), units)
+        for tensor, units, count, signal in zip(tensors, dropped, counts, signals, strict=True)
+    ]
+    here = fetch([*dropped, *chosen])
+    return exchange(tensors, here[: len(tensors)], here[len(tensors) :])
 
 
 def exchange(tensors: Sequence[Masked], dropped: Sequence[Tensor], chosen: Sequence[Tensor]) -> Event:

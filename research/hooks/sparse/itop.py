@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from research.devices import fetch
 from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.events import Event, Growth, annealed_rate, refill
 from research.layers.masked import Masked, largest, where
@@ -40,17 +41,18 @@ def itop_step(
     Args:
         grads: dense, shaped as the weights: units of largest abs(grad) grow; without them random ones, in exact number.
     """
-    dropped = [drop_up_to(tensor, math.ceil(rate * len(tensor.active))) for tensor in tensors]
+    dropped = drop_up_to(tensors, [math.ceil(rate * len(tensor.active)) for tensor in tensors])
     return refill(tensors, dropped, grads, generator)
 
 
-def drop_up_to(tensor: Masked, count: int) -> Tensor:
-    """The ``count`` active units of smallest magnitude and all of equal magnitude."""
-    if count == 0 or len(tensor.active) == 0:
-        return tensor.active[:0]
-    magnitudes = tensor.magnitudes()
-    smallest = largest(-magnitudes, min(count, len(magnitudes)))
-    return tensor.active.index_select(0, where(magnitudes <= magnitudes[smallest].max()))
+def drop_up_to(tensors: Sequence[Masked], counts: Sequence[int]) -> list[Tensor]:
+    """Of each tensor the ``counts`` active units of smallest magnitude and all of equal magnitude."""
+    small = []
+    for tensor, count in zip(tensors, counts, strict=True):
+        magnitudes = tensor.magnitudes()
+        smallest = magnitudes.index_select(0, largest(-magnitudes, min(count, len(magnitudes))))
+        small.append(magnitudes <= smallest.max() if len(smallest) else magnitudes < 0)
+    return [t.active.index_select(0, where(flags)) for t, flags in zip(tensors, fetch(small), strict=True)]
 
 
 @dataclass(eq=False)

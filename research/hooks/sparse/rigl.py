@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from research.devices import send
 from research.hooks.base import Reasons
 from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.criteria import drop_smallest
@@ -70,7 +71,7 @@ def rigl_step(
 def set_momentum(tensor: Masked, momentum: Tensor, units: Tensor, values: Tensor) -> None:
     """Set ``momentum`` to ``values``, both shaped as the weight, at ``units``."""
     chosen = torch.zeros_like(tensor.mask)
-    tensor.flat(chosen)[units] = True
+    tensor.flat(chosen).index_fill_(0, send(units, chosen.device), True)
     wide = chosen.reshape(*chosen.shape, *[1] * (momentum.ndim - chosen.ndim))
     momentum.copy_(torch.where(wide, values, momentum))
 

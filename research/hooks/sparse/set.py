@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from torch import Tensor
 
+from research.devices import fetch
 from research.hooks.sparse.base import RewiringHook
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.events import Event, set_count
@@ -30,12 +31,14 @@ def set_step(
     ``grow(tensor, count)`` gives inactive units. k is at most the number of inactive units, so that every tensor keeps
     its M; with ``leak``, as in the published code, a tensor that is nearly dense loses what it has no room to regrow.
     """
-    killed, grown = [], []
-    for tensor in tensors:
-        k, room = set_count(tensor, fraction), tensor.units - len(tensor.active)
-        killed.append(drop_smallest(tensor, k if leak else min(k, room)))
-        grown.append(grow(tensor, min(len(killed[-1]), room)))
-        tensor.change(killed[-1], grown[-1])
+    room = [tensor.units - len(tensor.active) for tensor in tensors]
+    k = [set_count(tensor, fraction) for tensor in tensors]
+    counts = k if leak else map(min, k, room)
+    killed = fetch([drop_smallest(tensor, count) for tensor, count in zip(tensors, counts, strict=True)])
+    grown = []
+    for tensor, dead, free in zip(tensors, killed, room, strict=True):
+        grown.append(grow(tensor, min(len(dead), free)))
+        tensor.change(dead, grown[-1])
     return Event(killed, grown)
 
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from research.devices import fetch
 from research.errors import UsageError
 from research.hooks.sparse.base import SparseHook
-from research.hooks.sparse.criteria import drop_smallest, grow_largest
-from research.hooks.sparse.events import Event, annealed_rate, exchange, momentum_of, unit_magnitudes
+from research.hooks.sparse.criteria import drop_smallest
+from research.hooks.sparse.events import Event, annealed_rate, momentum_of, move
 from research.layers.masked import Masked
 from research.parameters.signatures import Range
 from research.parameters.when import When, every
@@ -58,11 +59,7 @@ def snfs_step(
         dropped.append(drop_smallest(tensor, math.ceil(own * len(tensor.active))))
     room = [tensor.units - len(tensor.active) + len(d) for tensor, d in zip(tensors, dropped, strict=True)]
     counts = growth_counts(shares, sum(map(len, dropped)) + adjustment, room)
-    chosen = []
-    for tensor, units, count, momentum in zip(tensors, dropped, counts, momenta, strict=True):
-        with tensor.without(units):
-            chosen.append(grow_largest(tensor, count, unit_magnitudes(tensor, momentum)))
-    return exchange(tensors, dropped, chosen)
+    return move(tensors, dropped, counts, momenta)
 
 
 def layer_shares(tensors: Sequence[Masked], momenta: Sequence[Tensor] | None) -> list[float]:
@@ -70,7 +67,7 @@ def layer_shares(tensors: Sequence[Masked], momenta: Sequence[Tensor] | None) ->
     if momenta is None:
         raw = [float(len(tensor.active)) for tensor in tensors]
     else:
-        sums = [t.magnitudes(m).sum() for t, m in zip(tensors, momenta, strict=True)]
+        sums = fetch([t.magnitudes(m).sum(0, keepdim=True) for t, m in zip(tensors, momenta, strict=True)])
         raw = [float(s) / max(1, len(t.active)) for s, t in zip(sums, tensors, strict=True)]
     total = sum(raw)
     return [value / total for value in raw] if total > 0 else [1 / len(raw)] * len(raw)

@@ -48,7 +48,7 @@ def test_random_growth_drops_as_the_published_code_and_draws_as_many_as_it_expec
     for u, (told, layers, arrays) in enumerate(updates("itop_random")):
         for i, (layer, removed) in enumerate(zip(layers, told["num_removed"], strict=True)):
             tensor = masked(layer)
-            dropped = drop_up_to(tensor, removed)
+            (dropped,) = drop_up_to([tensor], [removed])
             assert len(dropped) == removed
             kept = tensor.mask.clone()
             kept.view(-1)[dropped] = False
@@ -76,8 +76,8 @@ def test_random_growth_is_uniform_over_everything_not_kept():
 
 def test_equal_magnitudes_go_together():
     tensor = Masked(torch.tensor([3.0, 1.0, 1.0, 2.0, 0.0]), torch.tensor([True, True, True, True, False]))
-    assert drop_up_to(tensor, 1).tolist() == [1, 2]
-    assert drop_up_to(tensor, 0).tolist() == []
+    assert drop_up_to([tensor], [1])[0].tolist() == [1, 2]
+    assert drop_up_to([tensor], [0])[0].tolist() == []
 
 
 def test_rate_equals_the_published_code():

@@ -61,7 +61,7 @@ def test_events_equal_the_published_code(name):
         survivors = [len(tensor.active) for tensor in tensors]
         capacity = [tensor.units - len(tensor.active) for tensor in tensors]
         if options["threshold_prune"]:
-            killed = [drop_magnitude_threshold(tensor, step["threshold_before"]) for tensor in tensors]
+            killed = drop_magnitude_threshold(tensors, step["threshold_before"])
         else:
             killed = [drop_smallest(tensor, set_count(tensor, options["rewire_fraction"])) for tensor in tensors]
         for layer, units in enumerate(killed):
@@ -167,7 +167,7 @@ def test_legacy_rounding_ends_within_half_a_unit_for_every_layer(layers, total, 
 def test_an_event_conserves_units_and_touches_nothing_else(network, threshold, k):
     tensors, generator = network
     before = [(tensor.mask.clone(), tensor.weight.clone(), len(tensor.active)) for tensor in tensors]
-    lonely = [drop_magnitude_threshold(tensor, threshold) for tensor in tensors]
+    lonely = drop_magnitude_threshold(tensors, threshold)
     capacity = sum(tensor.units - len(tensor.active) for tensor in tensors)
     event, after = dsr_step(tensors, threshold, k, partial(grow_random, generator=generator))
     assert after in (threshold / 2, threshold, threshold * 2)
