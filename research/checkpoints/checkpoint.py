@@ -38,7 +38,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
         older = _newest_first(folder)
         kept = f"{older[0].name} is intact and the run continues from it" if older else "none was written before"
         raise UsageError(f"cannot write checkpoint of step {step} to {folder}: {error.strerror}; {kept}") from error
-    up_to_now = [old for old in _newest_first(folder) if old != path and _step(old) <= step]
+    up_to_now = [old for old in _newest_first(folder) if old != path and step_of(old.name) <= step]
     for old in up_to_now[keep - 1 :]:
         old.unlink(missing_ok=True)
     return path
@@ -106,7 +106,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
             raise UsageError(f"cannot read checkpoint {path}: too little memory; nothing was changed") from error
         raise Damaged(str(error).partition("\n")[0]) from error
-    if not isinstance(state, dict) or state.get("step") != _step(path):
+    if not isinstance(state, dict) or state.get("step") != step_of(path.name):
         raise Damaged("it does not hold the step that its name says")
     return state
 
@@ -137,12 +137,18 @@ def save_weights(model: nn.Module, path: Path) -> None:
         raise UsageError(f"cannot write {path}: {error}; the checkpoints are intact") from error
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint in ``folder``, whole or not; -1 without any."""
+    return max((step_of(path.name) for path in _newest_first(folder)), default=-1)
+
+
+def step_of(name: str) -> int:
+    """The step that the ``name`` of a checkpoint says; -1 when it says none."""
+    return int(digits) if (digits := name.partition("-")[0]).isdecimal() else -1
+
+
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*-*.pt"), key=_step, reverse=True)
-
-
-def _step(path: Path) -> int:
-    return int(digits) if (digits := path.stem.partition("-")[0]).isdecimal() else -1
+    return sorted(folder.glob("[0-9]*-*.pt"), key=lambda path: step_of(path.name), reverse=True)
 
 
 def _digest(content: bytes | memoryview) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,7 +126,11 @@ def resume(run: Run) -> Meter:
 
 
 def newest_state(run: Run, notes: list[str]) -> dict[str, Any] | None:
-    """What the newest whole checkpoint holds, on every rank; ``None`` without any. Rank 0 sets damaged ones aside."""
+    """What the newest whole checkpoint holds, on every rank; ``None`` without any. Rank 0 sets damaged ones aside.
+
+    Raises:
+        UsageError: on all ranks, when some do not find what rank 0 found: its nodes see different folders.
+    """
     path: Path | None = None
     state = None
     if run.rank == 0:
@@ -138,8 +143,34 @@ def newest_state(run: Run, notes: list[str]) -> dict[str, Any] | None:
         for file, reason in damaged.items():
             aside = checkpoint.set_aside(file)
             notes.append(f"checkpoint {file.name} is damaged ({reason}) and now called {aside.name}")
-    path = of_rank_0(path)
-    return state if run.rank == 0 or path is None else checkpoint.read(path, run.device)
+    chosen = of_rank_0(path.name if path else "")
+    problem = ""
+    if run.rank and chosen:
+        try:
+            state = checkpoint.read(run.paths.checkpoints / chosen, run.device)
+        except FileNotFoundError:
+            problem = "it is not there"
+        except (UsageError, checkpoint.Damaged) as error:
+            problem = str(error)
+    if run.rank and not problem and checkpoint.newest_step(run.paths.checkpoints) > checkpoint.step_of(chosen):
+        problem = "there is one of a later step"
+    refuse_different_folders(run, chosen, problem)
+    return state
+
+
+def refuse_different_folders(run: Run, chosen: str, problem: str) -> None:
+    """Raise UsageError on every rank when any has a ``problem`` with the checkpoint that rank 0 has ``chosen``.
+
+    The name of a checkpoint is its step and its digest, which reading it has checked.
+    """
+    told = of_all_ranks((platform.node(), problem))
+    lines = [f"rank {rank} on {node}: {problem}" for rank, (node, problem) in enumerate(told) if problem]
+    if lines:
+        begins = f"continues from {chosen}" if chosen else "finds no checkpoint"
+        raise UsageError(
+            f"run {run.name} cannot go on: rank 0 on {told[0][0]} {begins}, but {'; '.join(lines)}. All nodes need the "
+            f"same {run.paths.checkpoints}: share the folder of runs, or copy the newest checkpoint to every node"
+        )
 
 
 def is_of(state: Mapping[str, Any], config: Config) -> bool:

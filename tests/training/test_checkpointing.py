@@ -152,6 +152,38 @@ def test_lost_rows_are_told_and_none_is_made_up(cut, left):
     assert all(row in found for row in expected if row["step"] > state["step"])
 
 
+@pytest.mark.parametrize(
+    ("blind", "said"),
+    [(1, "continues from .*, but rank 1 on .*: it is not there"), (0, "finds no checkpoint, but .* a later step")],
+)
+def test_ranks_that_see_different_folders_are_refused(tiny, monkeypatch, in_workers, tmp_path, blind, said):
+    """One of two ranks sees another folder in the place of the checkpoints, as on a node that does not share them."""
+
+    def cut(run, meter, evaluate=loop.evaluate_epoch):
+        if run.epoch == 1:
+            raise Killed
+        return evaluate(run, meter)
+
+    monkeypatch.setattr(loop, "evaluate_epoch", cut)
+    with pytest.raises(Killed):
+        fit(run := Run.create(tiny(name="cut")))
+    in_workers(
+        f"""
+        import os, pathlib
+        from research.runs import paths
+        def elsewhere(self, directory, init=paths.RunPaths.__init__):
+            init(self, directory)
+            if os.environ.get("RANK") == "{blind}":
+                self.checkpoints = pathlib.Path("{tmp_path / "elsewhere"}")
+        paths.RunPaths.__init__ = elsewhere
+        """
+    )
+    before = files(run)
+    with pytest.raises(UsageError, match=f"^run cut cannot go on: rank 0 on .* {said}[^\n]*$"):
+        launch(tiny(name="cut", processes=2))
+    assert files(run) == before
+
+
 def test_rows_reach_the_disk_before_a_checkpoint_names_their_length(tiny, monkeypatch):
     synced, lengths = [], []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle)))
