@@ -1,4 +1,4 @@
-"""Processes of the operating system: who ends with whom, what asks them to stop, how much memory one has held.
+"""Processes of the operating system: which end together, what asks them to stop, how much memory one has used.
 
 Imports nothing heavy: a process listens for signals before it imports what takes seconds.
 """
@@ -36,7 +36,7 @@ SAME_ASK_SECONDS = 2.0  # signals this close are one wish: whole process groups 
 
 
 def die_with_parent(sent: signal.Signals) -> None:
-    """Ask Linux to send ``sent`` to this process when its parent dies, however it dies; no-op elsewhere.
+    """Ask Linux to send ``sent`` to this process when its parent dies for any reason; no-op elsewhere.
 
     A parent that is gone already, before this process could ask, counts as well where the environment names it.
     """
@@ -47,13 +47,13 @@ def die_with_parent(sent: signal.Signals) -> None:
 
 
 def obey_parent() -> None:
-    """Die with the parent where the environment asks for it, as a sweep does of the runs that it starts."""
+    """Die with the parent if the environment asks for it, as a sweep does for its runs."""
     if sent := os.environ.pop(DIE_WITH_PARENT, ""):
         die_with_parent(signal.Signals[sent])
 
 
 def terminate(process: subprocess.Popen, grace: float) -> None:
-    """Ask ``process`` to stop, give it ``grace`` seconds, then kill it and its process group; so too when interrupted.
+    """Ask ``process`` to stop, give it ``grace`` seconds, then kill it and its process group, also if interrupted.
 
     What the process started in other groups must die with it.
     """
@@ -77,7 +77,7 @@ def kill(process: subprocess.Popen) -> None:
 
 @contextmanager
 def inherited_block() -> Iterator[None]:
-    """A process that is started in this context finds stop signals waiting until it says :func:`unblock`.
+    """In this context, started processes have stop signals blocked until they call :func:`unblock`.
 
     So none is lost, and none kills, between its first instruction and its first handler.
     """
@@ -89,12 +89,12 @@ def inherited_block() -> Iterator[None]:
 
 
 def unblock() -> None:
-    """Take stop signals, those that waited too."""
+    """Accept stop signals again, including pending ones."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def listens(number: signal.Signals) -> bool:
-    """Whether this process may take ``number``: nohup has it ignored, and so it stays."""
+    """Whether this process handles ``number``; a signal that nohup ignores stays ignored."""
     return number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
 
 
@@ -121,7 +121,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def release(self) -> None:
-        """From now on a signal may interrupt; what came before does now."""
+        """Let signals interrupt from now on; one that came before does so at once."""
         self.released = True
         if self.asked is not None:
             raise KeyboardInterrupt
@@ -145,7 +145,7 @@ def stop_on_signals() -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory (GB) this process has held so far: tensors on its GPU, or else all that is resident."""
+    """The peak memory (GB) of this process so far: tensors on its GPU, else its resident memory."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""What a person sees output on: a notebook, a terminal, or a plain text stream."""
+"""Where a person sees the output: in a notebook, a terminal, or a plain text stream."""
 
 from __future__ import annotations
 

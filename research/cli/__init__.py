@@ -1,4 +1,4 @@
-"""``research …``: every command is a thin door to one function. Nothing heavy is imported before a command needs it."""
+"""``research …``: every command calls one function. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command has: a name, a function of its options, a line of help."""
+"""What every command has: a name, a function of its options, and a line of help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ASSIGNMENTS = {"metavar": "key=value", "nargs": "*", "help": "see `research para
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are told as all others are, with the closest valid word."""
+    """A parser that reports mistakes like the rest of the program, with the closest valid word."""
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.match(r"argument command: invalid choice: '(.*)' \(choose from (.*)\)$", message, re.S):
@@ -29,7 +29,7 @@ class Commands:
         self._parsers = parser.add_subparsers(metavar="command", required=True)
 
     def add(self, name: str, function: Callable[[argparse.Namespace], int | None] | None, text: str) -> Any:
-        """The parser of the command ``name``, for its arguments; ``function`` returns its exit code, or nothing."""
+        """Add the command ``name`` and return its parser; ``function`` returns an exit code, or None."""
         parser = self._parsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         parser.set_defaults(command=function)
         return parser

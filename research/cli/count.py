@@ -42,7 +42,7 @@ def count_network(options: argparse.Namespace) -> None:
 
 
 def shape_of(text: str) -> tuple[int, ...]:
-    """The shape of one input that ``text`` writes: channels, height and width, or the length of a vector."""
+    """The shape of one input from ``text``: channels, height and width, or the length of a vector."""
     parts = text.split("x")
     shape = tuple(int(part) for part in parts if part.isascii() and part.isdigit())
     if len(shape) != len(parts) or len(shape) not in (1, 3) or 0 in shape:

@@ -1,4 +1,4 @@
-"""``research doctor``: is this installation able to work?
+"""``research doctor``: does this installation work?
 
 Each check says what it found and, when that is a problem, what to do about it.
 """
@@ -26,7 +26,7 @@ LITTLE_MEMORY = 4.0  # GB
 
 
 class Finding(NamedTuple):
-    """One line of the report: all is well; a data set that nobody need have; usable, but less so; not usable."""
+    """One line of the report: ok; an optional data set is absent; usable with limits; not usable."""
 
     level: Literal["ok", "absent", "warning", "broken"]
     text: str
@@ -58,7 +58,7 @@ def examine() -> int:
 
 
 def packages() -> Iterator[Finding]:
-    """Python, and what pyproject.toml asks for against what is installed."""
+    """Python, and the installed packages against pyproject.toml."""
     from packaging.requirements import Requirement
 
     yield Finding("ok", f"Python {platform.python_version()} at {sys.executable}")
@@ -85,7 +85,7 @@ def packages() -> Iterator[Finding]:
 
 
 def torch_works() -> Iterator[Finding]:
-    """torch and torchvision fit each other: their compiled operators are built for one another."""
+    """Whether torch and torchvision fit each other: their compiled operators must be built for one another."""
     import torch
     import torchvision
 
@@ -157,7 +157,7 @@ def write_and_read(folder: str) -> None:
 
 
 def data_found() -> Iterator[Finding]:
-    """Which data sets can be trained on, as training itself would look for them."""
+    """Which data sets can be trained on, found as training finds them."""
     from research.config import Config
     from research.data.choice import check
     from research.data.datasets import DATASETS, data_root
@@ -175,7 +175,7 @@ def data_found() -> Iterator[Finding]:
 
 
 def places() -> Iterator[Finding]:
-    """Where results go: runs/ and the log."""
+    """Where results are written: runs/ and the log."""
     runs, log = Path("runs"), Path("research-log.md")
     place = next(folder for folder in (runs.resolve(), *runs.resolve().parents) if folder.is_dir())
     try:

@@ -1,4 +1,4 @@
-"""``research runs``: how runs stand."""
+"""``research runs``: the status of runs."""
 
 from __future__ import annotations
 

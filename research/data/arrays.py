@@ -1,4 +1,4 @@
-"""MNIST and CIFAR from the files people have: what is accepted is the table LAYOUTS."""
+"""MNIST and CIFAR from the files people have; the table LAYOUTS lists what is accepted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images (N, H, W, C) uint8, labels (N,)
 
 @dataclass(frozen=True)
 class Layout:
-    """One way a data set lies on disk: where to look below its home, what must be there, and how it is read."""
+    """One layout of a data set on disk: where to look below its home, what must be there, and how it is read."""
 
     expected: str
     folders: tuple[str, ...]
@@ -42,7 +42,7 @@ class Layout:
 
 
 def locate(name: str, root: str | Path) -> tuple[Layout, Path]:
-    """The layout found for data set ``name`` and its folder; UsageError says what is there and what should be."""
+    """The layout found for data set ``name``, and its folder; UsageError says what is there and what was expected."""
     places = homes(name, root)
     for home in places:
         for layout in LAYOUTS[name]:
@@ -106,7 +106,7 @@ def _checked_labels(name: str, folder: Path, labels: np.ndarray) -> np.ndarray:
 
 
 def _undamaged(read: Callable[[Path, str], Any], name: str, folder: Path, split: str) -> Any:
-    """What ``read`` gives of ``split``; UsageError where the files are damaged."""
+    """The result of ``read`` for ``split``; UsageError if the files are damaged."""
     try:
         return read(folder, "train" if split == "train" else "test")
     except UsageError:
@@ -162,7 +162,7 @@ def _idx(path: Path) -> np.ndarray:
 
 
 class _Bounded(io.RawIOBase):
-    """A file that may be compressed, of which no more than belongs to the data set is ever inflated."""
+    """A file, compressed or not, from which never more is inflated than the data set needs."""
 
     def __init__(self, file: BinaryIO, path: Path):
         self.file, self.path = file, path
@@ -186,7 +186,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _npz(path: Path, *names: tuple[str, ...]) -> list[np.ndarray]:
-    """The arrays in ``path``, each under the first of its ``names`` that is there; nothing too large is inflated."""
+    """The arrays in ``path``, each under the first of its ``names`` that exists; nothing too large is inflated."""
     with zipfile.ZipFile(path) as archive:
         if (total := sum(member.file_size for member in archive.infolist())) > LARGEST_ARCHIVE:
             raise UsageError(f"{path}: holds {total:,} bytes, more than {LARGEST_ARCHIVE:,}; fetch it again")
@@ -202,7 +202,7 @@ def _read_mnist_npz(folder: Path, split: str) -> Arrays:
 
 
 class _Pixels:
-    """What a pickled array of bytes is read as: its shape and content, checked before anything is made of them."""
+    """Stands in for a pickled array of bytes: its shape and content, checked before an array is made."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, content = state
@@ -214,18 +214,18 @@ class _Pixels:
 
 
 class _Bytes:
-    """What the type of a pickled array is read as: bytes, or nothing that is read at all."""
+    """Stands in for the type of a pickled array: bytes; every other type is refused."""
 
     def __init__(self, code: str, *_: object):
         if code not in ("u1", "|u1"):
             raise pickle.UnpicklingError(f"an array of {code!r} does not belong in a CIFAR file")
 
     def __setstate__(self, state: tuple) -> None:
-        """Byte order and the like, of which bytes have none."""
+        """Ignore byte order and the like, which bytes do not have."""
 
 
 class _OnlyPixels(pickle.Unpickler):
-    """Reads the published CIFAR pickles: numbers, text, lists, and arrays of bytes; nothing that could run or point."""
+    """Reads the published CIFAR pickles: numbers, text, lists, and arrays of bytes; nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
@@ -297,7 +297,7 @@ def _in_archive(name: str, archive: str) -> Callable[[Path, str], Batches]:
 
 
 def _read_jpeg_pack(folder: Path, split: str) -> Arrays:
-    """One archive a split: all JPEG files after one another, where each begins, and the labels."""
+    """One archive per split: all JPEG files one after another, their offsets, and the labels."""
     import torch
     from torchvision.io import decode_jpeg  # half the time of Pillow, for 60,000 small files
 

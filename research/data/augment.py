@@ -2,7 +2,7 @@
 
 Every random number is a hash of (seed, epoch, sample index, number of the draw), so it does not matter which loader,
 process or thread asks, or in which order. Drawing is vectorised over samples; the kernels that touch pixels
-(`pixel_kernels.py` on the CPU, `torch_pixels.py` in torch) are told what to do and draw nothing.
+(`pixel_kernels.py` on the CPU, `torch_pixels.py` in torch) get these decisions and draw nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Augment:
     holdout: Annotated[int, Range(least=0), "training images to evaluate on instead of the validation set"] = 0
 
     def contradictions(self, dataset: Dataset) -> list[str]:
-        """What is wrong between values that are right one by one."""
+        """Contradictions between values that are valid one by one, a line each."""
         found = []
         side = self.image_size or (dataset.shape[-1] if dataset.kind == "images" else 0)
         if not side:
@@ -90,7 +90,7 @@ class Augment:
         return found
 
     def without_effect(self) -> dict[str, str]:
-        """Parameters that change nothing beside the others, with the reason; each alone is right."""
+        """Parameters without effect beside the others, with the reason; each alone is valid."""
         idle = {}
         if self.crop != "pad":
             idle |= dict.fromkeys(("padding", "pad_mode"), f"it belongs to crop=pad; this is crop={self.crop}")
@@ -111,12 +111,12 @@ class Augment:
         return self.mean or dataset.mean, self.std or dataset.std
 
     def size(self, dataset: Dataset) -> int:
-        """Side of the images that leave the loader."""
+        """Side of the images that the loader yields."""
         return self.image_size or dataset.shape[-1]
 
     @property
     def drawn(self) -> list[str]:
-        """The parameters that draw a training image anew every epoch; none: it is always as in evaluation."""
+        """The parameters that draw a training image anew every epoch; without any, it always looks as in evaluation."""
         switches = {"crop": self.crop == "resized" or (self.crop == "pad" and self.padding > 0), "flip": self.flip}
         switches |= {"jitter": self.jitter > 0, "cutout": self.cutout > 0}
         return [name for name, on in switches.items() if on]
@@ -168,7 +168,8 @@ def draw_training(
 def draw_evaluation(augment: Augment, heights: np.ndarray, widths: np.ndarray, size: int) -> np.ndarray:
     """The centre crop of the resized image as one box of the source: DRAW (n,).
 
-    It is torchvision's Resize (shorter side to ``eval_resize``, or as timm's to size / ``crop_pct``), then CenterCrop.
+    The result is that of torchvision's Resize (shorter side to ``eval_resize``, or as in timm to size / ``crop_pct``)
+    and CenterCrop.
     """
     draws = np.zeros(len(heights), DRAW)
     short = np.minimum(heights, widths)

@@ -1,4 +1,4 @@
-"""The data sets by name: what they are, how they are augmented, where they lie. Imports nothing heavy."""
+"""The data sets by name: their contents, augmentation and place on disk. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from research.parameters.signatures import check_arguments
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set before its files are read.
+    """A data set as it is known before its files are read.
 
     ``kind`` says what its samples are: ``"images"`` of one size (arrays), image files in a ``"folder"``, or
     ``"vectors"``. ``mean`` and ``std`` are per channel on the 0..1 scale. ``classes`` 0 = counted on disk.
@@ -123,7 +123,7 @@ def arguments(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list
 
 
 def data_without_effect(name: str, given: Mapping[str, Any]) -> dict[str, str]:
-    """The ``data_args`` among ``given`` that change nothing, with the reason; what is given as it is anyway is none."""
+    """The ``data_args`` among ``given`` without effect, with the reason; defaults that are given do not count."""
     dataset = describe(name)
     if dataset.kind == "vectors":
         return {}
@@ -162,7 +162,7 @@ def data_root(root: str | Path = "") -> Path:
 
 
 def homes(name: str, root: str | Path = "") -> list[Path]:
-    """Where a data set may lie: the root's folder of that name and the root itself. UsageError without a root."""
+    """Where a data set may be: the root's folder of that name and the root itself. UsageError without a root."""
     base = data_root(root)
     dataset = describe(name)
     if not base.exists():
@@ -172,7 +172,7 @@ def homes(name: str, root: str | Path = "") -> list[Path]:
 
 
 def contents(place: Path) -> str:
-    """What lies at ``place``, in a few words, for an error line."""
+    """The contents of ``place``, in a few words, for an error line."""
     if not place.is_dir():
         return "a file"
     there = sorted(entry.name for entry in place.iterdir() if not entry.name.startswith("."))

@@ -51,7 +51,7 @@ class Pictures:
             raise UnreadableImage(f"{self.files[i]}: {error}") from None
 
     def all_decoded(self, progress: str) -> tuple[list[np.ndarray | None], list[str]]:
-        """Every picture, None where unreadable, and the reasons of all that are."""
+        """Every picture, None where unreadable, and the reasons why."""
         found = list(self._each(self.decoded, progress))
         reasons = [str(picture) for picture in found if isinstance(picture, UnreadableImage)]
         return [None if isinstance(picture, UnreadableImage) else picture for picture in found], reasons
@@ -113,8 +113,8 @@ def find(name: str, root: str | Path, splits: Sequence[str] = ("train", "val")) 
     """The pictures of ``splits``. UsageError says what was found and what was expected.
 
     A folder and the zip file of it are the same data set: classes are the first folders below ``train/`` and ``val/``,
-    or below the place itself, however deep the pictures lie. A lone folder around everything is looked through. Hidden
-    files and folders are passed over at every depth; links are followed.
+    or below the place itself, however deep the pictures are. A single folder around everything is ignored. Hidden
+    files and folders are skipped at every depth; links are followed.
     """
     dataset, places = describe(name), homes(name, root)
     for home in places:
@@ -164,7 +164,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _read_file(home: Path, file: str) -> bytes:
-    """The content of a picture file; UnreadableImage for what is no file (a pipe would be waited for) or too large."""
+    """The content of a picture file; UnreadableImage if it is not a regular file (a pipe would block) or too large."""
     found = (home / file).stat()
     if not stat.S_ISREG(found.st_mode):
         raise UnreadableImage(f"{file}: is not a file of data")
@@ -173,7 +173,7 @@ def _read_file(home: Path, file: str) -> bytes:
 
 
 class _Archive:
-    """A zip file read by any process: each opens it for itself, because forked ones would share one position."""
+    """A zip file read by any process: each opens its own handle, because forked ones would share one position."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -197,7 +197,7 @@ def _from_zip(path: Path, name: str, splits: Sequence[str]) -> dict[str, Picture
 
 @dataclass(frozen=True)
 class _Listing:
-    """What lies in a split: pictures by class, classes whose folder holds nothing, and how many files are foreign."""
+    """The contents of a split: pictures by class, empty classes, and the number of other files."""
 
     files: dict[str, list[str]]
     empty: set[str]
@@ -277,7 +277,7 @@ def _two_splits(home: Path, listings: dict[str, _Listing], read: Callable[[str],
 
 
 def _refuse_empty(home: Path, empty: set[str], listings: Iterable[_Listing]) -> None:
-    """UsageError for a class without any picture in any split: passed over, it would shift the labels of the others."""
+    """UsageError for a class without any picture in any split: skipping it would shift the labels of the others."""
     if nowhere := sorted(empty - {name for listing in listings for name in listing.files}):
         raise UsageError(
             f"{home}: the folder of class {', '.join(nowhere[:6])} ({len(nowhere)} in all) is empty; fill or remove it"

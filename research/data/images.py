@@ -1,8 +1,8 @@
-"""One image file, whatever is in it, as uint8 RGB - or the reason why not.
+"""One image file, of any format, as uint8 RGB - or the reason why not.
 
 Choices: content decides, not the suffix; EXIF orientation is applied; transparency is dropped; 16-bit values keep their
-upper byte; of an animation the first frame is taken; CMYK becomes RGB; more than 89 million pixels are refused unseen.
-Floating-point, 32-bit and signed values are refused: no file says which of them is white.
+upper byte; the first frame of an animation is taken; CMYK becomes RGB; more than 89 million pixels are refused before
+decoding. Floating-point, 32-bit and signed values are refused: such a file does not say which value is white.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def _unknown_scale(image: Image.Image, tags: Mapping[int, Any]) -> str:
-    """The kind of values of which nothing says which is white; empty for all others."""
+    """The kind of pixel values if their white is unknown, such as floating-point ones; else empty."""
     if 2 in tags.get(SAMPLE_FORMAT, ()):
         return "signed"
     if image.mode == "I" and image.format not in SIXTEEN_BITS:

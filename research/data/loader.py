@@ -1,4 +1,4 @@
-"""What every loader promises: which samples are in which batch, on which process, and no side effects."""
+"""The contract of every loader: which samples are in which batch, on which process, without side effects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Share:
-    """Whose batches, of what: the split, this process among all, images a step over all processes, and the seed."""
+    """The share of one process: the split, its rank among all, images per step over all processes, and the seed."""
 
     split: str
     rank: int
@@ -58,7 +58,7 @@ class Loader(ABC):
 
     Training: step s of epoch e takes ``permutation(seed, e)[s * batch_size : (s + 1) * batch_size]`` and rank r its
     r-th part; what is left over after the last full step is dropped. Validation: samples ``rank, rank + world, …`` in
-    stored order, each exactly once. Every batch is new memory. Which epoch and from which batch on: :meth:`set_epoch`.
+    stored order, each exactly once. Every batch is new memory. :meth:`set_epoch` chooses the epoch and its first batch.
     """
 
     def __init__(self, info: DataInfo, share: Share, device: str | torch.device = "cpu"):
@@ -74,7 +74,7 @@ class Loader(ABC):
         return -(-mine // self.batch)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Iterate epoch ``epoch`` next, from batch ``start`` on; what comes before ``start`` is never read."""
+        """Iterate epoch ``epoch`` next, from batch ``start`` on; batches before ``start`` are never read."""
         self.epoch, self.start = epoch, start
 
     def __iter__(self) -> Iterator[Batch]:
@@ -87,7 +87,7 @@ class Loader(ABC):
     def in_order(self) -> Loader:
         """The split in stored order as validation is read, each sample exactly once, looking as in the current epoch.
 
-        It shares memory and threads with this loader: iterate one at a time, and close only this one.
+        It shares memory and threads with this loader: iterate over one at a time, and close only this one.
         """
         loader = copy(self)
         loader.shuffled = False
@@ -95,7 +95,7 @@ class Loader(ABC):
         return loader
 
     def close(self) -> None:  # noqa: B027 - most loaders hold nothing
-        """Give back threads and memory; the loader is of no use afterwards."""
+        """Release threads and memory; the loader must not be used afterwards."""
 
     @abstractmethod
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -120,7 +120,7 @@ class Loader(ABC):
 
 
 def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool, bool]:
-    """How pixels leave: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?)."""
+    """The last steps of pixels: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?)."""
     mean, std = (np.tile(values, info.shape[-1]) for values in (info.mean, info.std))
     scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     cubic = augment.interpolation == "bicubic"

@@ -53,11 +53,11 @@ class Images:
 
 
 class InMemory(Loader):
-    """Samples that lie in memory: it is chosen first, for the whole epoch, what to read of which, then read."""
+    """Samples in memory: first decide, for the whole epoch, what to read of each sample; then read."""
 
     @abstractmethod
     def chosen(self, first: int, last: int) -> tuple[np.ndarray, ...]:
-        """What :meth:`read` must know of every sample of batches ``first`` to ``last - 1``: arrays (n,)."""
+        """What :meth:`read` needs to know about every sample of batches ``first`` to ``last - 1``: arrays (n,)."""
 
     @abstractmethod
     def read(self, batch: int, *chosen: np.ndarray, reuse: bool = False) -> Iterator[Batch]:
@@ -70,8 +70,8 @@ class InMemory(Loader):
 def side_by_side(loaders: Sequence[Loader]) -> Iterator[Batch]:
     """The batches of K loaders that differ in their seed only, as one: (K B, ...) and (K B,), loader after loader.
 
-    From memory the step of all is read at once, into one tensor. A batch holds until the next is asked for: it is
-    megabytes, and to get them new from the system at every step costs a tenth of a step of the networks.
+    From memory, a step of all loaders is read at once, into one tensor. A batch is valid until the next is asked for:
+    it has megabytes, and allocating them at every step costs a tenth of a step of the networks.
     """
     lead = loaders[0]
     if not isinstance(lead, InMemory):
@@ -100,8 +100,8 @@ class VectorLoader(InMemory):
 class MemoryLoader(InMemory):
     """Batches of images in memory: by the compiled kernel on the CPU, by torch on a GPU or where numba is missing.
 
-    Images that are wanted as they are stored, but for the normalisation, are only looked up and scaled. Up to
-    ``threads`` share the rows of a large batch; the pixels do not depend on their number.
+    Images that need nothing but normalisation are only looked up and scaled. Up to ``threads`` threads share the rows
+    of a large batch; the pixels do not depend on their number.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class MemoryLoader(InMemory):
             self.pool = None
 
     def _as_stored(self) -> bool:
-        """Whether nothing is done to any image but normalisation."""
+        """Whether images need nothing but normalisation."""
         images, (channels, size, _) = self.images, self.info.shape
         sizes = np.unique([images.heights, images.widths])
         if (self.training and self.augment.drawn) or sizes.tolist() != [size]:

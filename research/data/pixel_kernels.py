@@ -1,6 +1,6 @@
 """The pixels of a batch on the CPU: crop, resample, flip, colour, normalise and cut out in one pass, compiled by numba.
 
-Shapes: image (H, W, C) uint8; out (S, S, C) float32, already normalised. ``gather.py`` is the same in torch.
+Shapes: image (H, W, C) uint8; out (S, S, C) float32, already normalised. ``torch_pixels.py`` is the same in torch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def render(image, draw, finish, out):
     """Render one image as ``draw`` (a DRAW record) says.
 
     ``finish`` = (scale (S * C,), bias (S * C,), cutout side, colours change?, crop before resizing?, bicubic?): a line
-    of pixels leaves as ``line * scale + bias``; a crop before resizing keeps the filter from seeing beyond the box.
+    of pixels becomes ``line * scale + bias``; a crop before resizing keeps the filter from seeing beyond the box.
     """
     scale, bias, cutout, jitter, boxed, cubic = finish
     size = out.shape[0]
@@ -65,9 +65,9 @@ def render(image, draw, finish, out):
 
 @compiled
 def _copy(image, top, left, flip, reflect, scale, bias, out):
-    """The window at (top, left); beyond the image its reflection, or zero pixels.
+    """Copy the window at (top, left); beyond the image, its reflection or zero pixels.
 
-    A line is put together as bytes and then converted in one loop over all its values, which the compiler vectorises.
+    A line is assembled as bytes and then converted in one loop over all its values, which the compiler vectorises.
     """
     size, channels = out.shape[0], out.shape[2]
     first, last = max(0, -left), min(size, image.shape[1] - left)

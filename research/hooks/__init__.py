@@ -1,4 +1,4 @@
-"""What changes training, one method a file. A new method adds its line here and nothing else."""
+"""Methods that change training, one per file. A new method adds its line here and nothing else."""
 
 from research.hooks.auxiliary import Auxiliary
 from research.hooks.base import Hook, Source, SourceNetwork

@@ -22,18 +22,18 @@ HALF = (torch.float16, torch.bfloat16)
 def attention_map(a: Tensor) -> Tensor:
     """Where activations ``a`` (N, C, H, W) are large: mean over channels of a^2, (N, HW), every row of length 1.
 
-    A row of zeros stays one. Float32, also of half precision; float64 of float64.
+    A row of zeros stays zero. The result is float32 for half precision too, and float64 for float64.
     """
     return F.normalize(full_precision(a).square().mean(1).flatten(1), eps=1e-12)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """``x`` in float32 where it is of half precision, else as it is."""
+    """``x`` in float32 if it is in half precision, else unchanged."""
     return x.float() if x.dtype in HALF else x
 
 
 def find_taps(network: nn.Module, named: Sequence[str], split: int) -> list[str]:
-    """The modules ``named``, or without any those of :func:`known_taps`.
+    """The modules ``named``, or if there are none, those of :func:`known_taps`.
 
     Raises:
         UsageError: the network has no such module, or none is known.

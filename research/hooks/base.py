@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceNetwork:
-    """A network that a method starts from, and where it comes from, as a phrase for a person."""
+    """A network that a method starts from, and its origin as a phrase for the user."""
 
     network: nn.Module
     origin: str
@@ -88,7 +88,7 @@ class Hook:
     """What the method decides alone, such as "masks": a run takes one method of each such kind."""
 
     def idle(self) -> Reasons:
-        """Parameters that change nothing beside the method's others: one of them that a user gives is refused."""
+        """Parameters without effect beside the method's others, with the reason; a user who gives one is refused."""
         return {}
 
     def initial_stream(self) -> str:
@@ -99,36 +99,36 @@ class Hook:
         """Refuse what cannot work on this machine, with a UsageError, before a run is made; reads files at most."""
 
     def sources(self, config: Config) -> Mapping[str, Source]:
-        """What the method starts from, by the name of its parameter; whatever loads it knows how, a method does not."""
+        """What the method starts from, by the name of its parameter; the run loads it, not the method."""
         return {}
 
     def build(self, run: Run) -> None:
         """Change the network itself, ``run.model``: masks, tied weights, layers put in place of others.
 
-        Part of what the run's network is: also called, before weights are loaded, when they are evaluated later. It
-        needs nothing but the run's device, config and random streams.
+        Also called when weights are evaluated later, before they are loaded. It may use nothing but the run's device,
+        config and random streams.
         """
 
     def check_network(self, run: Run) -> None:
-        """Refuse the built network, with a UsageError, before the run is made; it has no weights to speak of.
+        """Refuse the built network, with a UsageError, before the run is made; its weights have no values yet.
 
-        ``run`` has its config, ``model``, ``hooks``, ``epochs`` and ``steps_per_epoch`` here; so in ``idle_in`` and
-        ``never``, which are asked at this moment too.
+        ``run`` has only its config, ``model``, ``hooks``, ``epochs`` and ``steps_per_epoch`` here, as in ``idle_in``
+        and ``never``, which are called at the same moment.
         """
 
     def idle_in(self, run: Run) -> Reasons:
-        """As :meth:`idle`, but because of the network, the optimizer or the length of this run."""
+        """Parameters without effect because of this run's network, optimizer or length; see :meth:`idle`."""
         return {}
 
     def never(self, run: Run) -> str:
         """Why it is certain that the method will do nothing in this run: a clause; empty where it may do something.
 
-        A user is told of it and may go on.
+        The user gets a note, and the run goes on.
         """
         return ""
 
     def setup(self, run: Run) -> None:
-        """Once, before optimizer, compile and DDP exist, only when the run trains: criterion, teacher, averages."""
+        """Called once, before optimizer, compile and DDP exist, if the run trains: criterion, teacher, averages."""
 
     def epoch_start(self, run: Run) -> None:
         """Before the first batch of an epoch; not repeated when a run resumes inside an epoch.
@@ -157,14 +157,14 @@ class Hook:
         """After evaluation: ``run.log(...)`` what the method knows."""
 
     def undone(self, run: Run) -> str:
-        """What the method was asked for and has not done in the whole run that now ends: a clause; empty if it acted.
+        """What the method was asked to do and never did in the run that now ends: a clause; empty if it acted.
 
-        It becomes a note of the run; a method that is switched off, or only measures, has nothing to say.
+        It becomes a note of the run. A method that is switched off, or only measures, returns an empty text.
         """
         return ""
 
     def close(self) -> None:
-        """Training ends, however it does: let go of what Python's garbage collection cannot see, such as handles."""
+        """Release what garbage collection cannot, such as handles; called however training ends."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -174,7 +174,7 @@ class Hook:
 
 
 def refusals(name: str, hook: Hook, reasons: Reasons) -> list[str]:
-    """A line for each parameter that a user gave - that differs from its default - and that has no effect."""
+    """A line for each parameter without effect that a user gave, that is, whose value differs from the default."""
     known = parameters_of(type(hook))
     given = {parameter: getattr(hook, parameter) for parameter in reasons if parameter in known}
     return [

@@ -223,7 +223,7 @@ class Distill(LogsEpochMeans):
 
     @torch.no_grad()
     def ask(self, x: Tensor) -> TeacherOutputs:
-        """What the loss takes of the teacher's answers to inputs ``x`` (B, C, H, W)."""
+        """The teacher's outputs for inputs ``x`` (B, C, H, W), as far as the loss needs them."""
         logits = self.forward(x)
         return self.teacher_maps | ({"": logits} if self.alpha else {})
 

@@ -23,7 +23,7 @@ class Ema(Hook):
     """Average the weights over steps: average <- decay * average + (1 - decay) * weights; training is unchanged.
 
     BatchNorm statistics are averaged too; indices are the newest, and so are masks: after every step the average is 0
-    outside of the mask of that moment, so that a weight which is killed is forgotten and one that grows begins at 0.
+    outside the current mask, so that a dropped weight is forgotten and a grown one begins at 0.
     After every epoch the average, under the masks that the epoch ended with, is evaluated (rows ``val_ema``) and is
     written to ``ema.safetensors``. Wherever it stands in the list of methods, it is as sparse as the network; only
     after those that move weights in ``step_end`` it sees them as they were moved. A step whose update is skipped adds
@@ -72,7 +72,7 @@ class Ema(Hook):
 
     @torch.no_grad()
     def follow_masks(self, run: Run) -> None:
-        """Take the masks as they are now: a method that comes later in the list may have changed them since."""
+        """Apply the current masks: a method later in the list may have changed them since the last step."""
         for own, current in zip(masked_weights(self.averaged.module), masked_weights(run.model), strict=True):
             own.mask.copy_(current.mask)
         for weight, mask in self._masked:

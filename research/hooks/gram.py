@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Layer:
-    """What was measured of one convolution."""
+    """The measurement of one convolution."""
 
     nmi: Tensor  # (C, kh, kw) float64 on the CPU, k = 1
     corr: Tensor  # (kh, kw) float32 on the CPU
@@ -130,7 +130,7 @@ class Gram(Hook):
         return found
 
     def measure_layer(self, conv: nn.Conv2d, x: Tensor) -> Layer:
-        """One layer's maps ``x`` (B, C, H, W) on each process, as if all were in one."""
+        """Measure one layer's maps ``x`` (B, C, H, W) of all processes as if they were one batch."""
         started = time.perf_counter()
         x = x.float()
         geometry = measure.geometry_of(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation, self.variant)
@@ -148,7 +148,7 @@ class Gram(Hook):
         return Layer(nmi.cpu(), corr.cpu(), multiplier, pairs, bins, broken, time.perf_counter() - started)
 
     def report(self, run: Run, layers: dict[str, Layer]) -> None:
-        """A row for each layer, and notes about what could not be measured."""
+        """Log a row for each layer, and a note for each that could not be measured."""
         images = run.config.batch_size * min(self.batches, len(run.train_loader))
         if not layers:
             run.note("gram: no trained convolution with several taps on both sides; nothing is scaled")
@@ -164,7 +164,7 @@ class Gram(Hook):
         run.note(f"gram: measured {len(layers)} layers on {images} images in {seconds:.1f} s")
 
     def record(self, run: Run, layers: dict[str, Layer]) -> None:
-        """Everything measured, in ``gram/epoch_EEE.npz``: any k can be drawn from it without training again."""
+        """Write everything measured to ``gram/epoch_EEE.npz``, from which any k can be drawn without training again."""
         about = {"epoch": run.epoch, "k": self.k, "variant": self.variant}
         arrays: dict[str, Any] = {"names": np.array(list(layers), dtype=str), **about}
         for i, layer in enumerate(layers.values()):

@@ -1,4 +1,4 @@
-"""Logit statistics: how large the logits are and how far they spread, in training and in validation.
+"""Logit statistics: size and spread of the logits, in training and in validation.
 
 Under PowerGrad with alpha < 1 logits grow about 1 / alpha as large; these are the numbers that show it.
 """
@@ -77,7 +77,7 @@ def add(sums: Tensor, logits: Tensor) -> None:
 
 
 def means(sums: Tensor) -> dict[str, float]:
-    """The row of metrics that ``sums`` of :func:`add` make."""
+    """The row of metrics from the ``sums`` of :func:`add`."""
     *totals, images = sums.tolist()
     named = zip(LogitStatistics._fields, totals, strict=True)
     return {name: total / images for name, total in named} | {"images": int(images)}

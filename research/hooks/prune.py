@@ -204,7 +204,7 @@ class Prune(MaskHook):
         return [(self.start_epoch + self.every * k + 1) * steps_per_epoch for k in range(n)]
 
     def steps_by_time(self, epochs: int, steps_per_epoch: int) -> list[int]:
-        """As :meth:`prune_steps`, where the first prune or the time between two is given with a unit."""
+        """The result of :meth:`prune_steps` if the first prune or the time between two is given with a unit."""
         first = self.start_epoch if isinstance(self.start_epoch, str) else self.start_epoch + 1
         first, apart = (in_steps(when, "ep", epochs, steps_per_epoch) for when in (first, self.every))
         steps = [round(first + apart * k) for k in range(self.iterations)]

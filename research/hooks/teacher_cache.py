@@ -1,4 +1,4 @@
-"""A teacher's answers to the training set: asked for once, looked up afterwards."""
+"""A teacher's outputs for the training set: computed once, looked up afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TeacherOutputs = dict[str, Tensor]
 
 
 def refuse_drawn(config: Config) -> None:
-    """UsageError when a training input of ``config`` is another every epoch, so that no answer stays right."""
+    """Raise UsageError if training inputs of ``config`` differ from epoch to epoch, so that no output could be kept."""
     if drawn := drawn_arguments(config):
         given = ", ".join(f"{name}={_typed(value)}" for name, value in drawn.items())
         remedy = " ".join(f"data_args.{name}={_typed(getattr(Augment, name))}" for name in drawn)
@@ -40,13 +40,13 @@ def _typed(value: object) -> str:
 
 
 class TeacherCache:
-    """The answers to every training sample, (samples, …) of the dtype they came in, on every rank's device.
+    """The teacher's outputs for every training sample, (samples, …) in their own dtype, on every rank's device.
 
-    Asked for in stored order, in micro-batches of the size of training's, each rank its share: the same numbers however
-    often a run is continued, and up to the rounding of other batch sizes those that asking at every step would give.
+    Computed in stored order, in micro-batches as large as in training, each rank its share: the numbers do not depend
+    on how often a run is continued, and equal those of computing them at every step up to rounding.
 
     Raises:
-        UsageError: inputs are augmented at random, or the answers would take too much memory.
+        UsageError: inputs are augmented at random, or the outputs would take too much memory.
     """
 
     def __init__(self, run: Run, ask: Callable[[Tensor], TeacherOutputs]):

@@ -1,4 +1,4 @@
-"""Tied weights as a method: every layer that could be sparse gets as many free values instead of as many non-zeros."""
+"""Tied weights as a method: a layer that could be sparse gets free values instead of as many non-zeros."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tied(Hook):
     """Tie the weights of a layer to round((1 - sparsity) N) free values through a fixed random map, used equally often.
 
     A bank has the layer's momentum and weight decay; the maps are part of the model's state. The layers are those that
-    sparse training would choose. ``gram`` passes tied convolutions over: a value has no tap of its own.
+    sparse training would choose. ``gram`` skips tied convolutions: their values do not belong to one tap.
     """
 
     neutral = {"sparsity": 0.0}
