@@ -120,7 +120,7 @@ class Loader(ABC):
 
 
 def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool, bool]:
-    """The last steps of pixels: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?)."""
+    """How pixels end: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?)."""
     mean, std = (np.tile(values, info.shape[-1]) for values in (info.mean, info.std))
     scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     cubic = augment.interpolation == "bicubic"
