@@ -23,6 +23,18 @@ def too_late(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"the run ends before, after epochs={values['epochs']}"} if late else {}
 
 
+def idle(values: Mapping[str, Any]) -> set[str]:
+    """The parameters, as one types them, that are refused beside the other ``values`` of a run: they cannot act."""
+    from research.data.datasets import data_without_effect  # torch takes seconds
+    from research.hooks import HOOKS
+
+    found = set(without_effect(values)) - ELSEWHERE - too_late(values).keys()
+    found |= {f"data_args.{name}" for name in data_without_effect(values["dataset"], values["data_args"])}
+    for name, given in values["hooks"].items():
+        found |= {f"{name}.{parameter}" for parameter in HOOKS[name](**given).idle()}
+    return found
+
+
 def _optimizer(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     other, names = ("adamw", ("betas", "eps")) if v["optimizer"] == "sgd" else ("sgd", ("momentum", "nesterov"))
     for name in names:

@@ -58,15 +58,17 @@ def error_against_cost(
     """Top-1 error against parameters and against mult-adds, both logarithmic; families by colour and marker.
 
     ``points`` and ``reference`` have the columns of :mod:`research.frames.budgets`. Filled markers were trained with a
-    teacher, hollow ones without. Points that differ in nothing but their seed are one, with a bar of one standard
-    deviation; points of one family and network are joined. ``reference`` points are grey, each by itself.
+    teacher, hollow ones without. Points of one ``configuration``, or of published ones without one those that differ in
+    nothing that is known, are one, with a bar of one standard deviation; points of one family and network are joined.
+    ``reference`` points are grey, each by itself.
 
     Raises:
         UsageError: there is no point.
     """
     if points.empty:
         raise UsageError("there is no error with a known cost to draw")
-    same = ["network", "family", "distilled", "setting", "params", "mult_adds"]
+    same = ["network", "dataset", "family", "distilled", "setting", "params", "mult_adds"]
+    same += [name for name in ("configuration",) if name in points]
     means = points.groupby(same, dropna=False)["top1_err"].agg(["mean", "std", "count"]).reset_index()
     families = [family for family in (*LOOKS, *sorted(set(means["family"]))) if family in set(means["family"])]
     families = list(dict.fromkeys(families))

@@ -17,6 +17,7 @@ from research.config.identity import NOT_IDENTITY
 from research.config.merging import NESTED
 from research.errors import UsageError, closest, nearest
 from research.files import read_json
+from research.frames.configurations import configuration, differing, key, told_apart, word
 from research.runs.metrics import read_rows
 from research.runs.paths import RunPaths
 from research.runs.status import status_of
@@ -75,29 +76,16 @@ class Runs(pd.DataFrame):
 
     def labels(self) -> pd.Series:
         """A name for every run's configuration: what differs among these runs, other than the seed."""
-        told = [{key: value for key, value in changes.items() if key != "seed"} for changes in self.changes()]
-        keys = dict.fromkeys(key for changes in told for key in changes)
-        differing = [key for key in keys if len({repr(changes.get(key)) for changes in told}) > 1]
-        plain = Config().to_dict()
-        differing.sort(key=lambda key: key not in plain)  # hooks last
-        names = []
+        told, plain = list(map(configuration, self.changes())), Config().to_dict()
+        names = sorted(differing(told), key=lambda name: name not in plain)  # hooks last
+        labels = {}  # of each configuration
         for changes, dataset, model, hooks in zip(told, self["dataset"], self["model"], self["hooks"], strict=True):
-            known = {key: changes.get(key, plain.get(key)) for key in differing if key in changes or key in plain}
-            words = [word(key, value) for key, value in known.items()]
-            names.append(" ".join(words or (["plain"] if differing else [dataset, model, hooks])).strip())
-        return pd.Series(names, index=self.index, dtype=object, name="configuration")
-
-
-def owner(parameter: str) -> str:
-    """The method (or the argument map) that a changed parameter belongs to: ``gram`` of ``gram.k``, and of ``gram``."""
-    return parameter.partition(".")[0]
-
-
-def word(parameter: str, value: Any) -> str:
-    """A parameter as a person would type it."""
-    return (
-        parameter if value == "" else f"{parameter}={value:g}" if isinstance(value, float) else f"{parameter}={value}"
-    )
+            known = {name: changes.get(name, plain.get(name)) for name in names if name in changes or name in plain}
+            words = [word(name, value) for name, value in known.items()]
+            labels[key(changes)] = changes, " ".join(words or (["plain"] if names else [dataset, model, hooks])).strip()
+        apart = told_apart([label for _, label in labels.values()], [changes for changes, _ in labels.values()])
+        labels = dict(zip(labels, apart, strict=True))
+        return pd.Series([labels[key(each)] for each in told], index=self.index, dtype=object, name="configuration")
 
 
 def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = None) -> Runs:

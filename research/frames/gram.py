@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from research.errors import UsageError
-from research.frames import Runs, owner, word
+from research.frames import Runs
+from research.frames.configurations import configuration, key, owner, word
 from research.frames.groups import label_changes
 from research.frames.paired import paired
 from research.runs.paths import RunPaths
@@ -139,13 +140,13 @@ def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
     ========================  ==========================================================================
     """
     runs = runs[runs["status"] == "finished"]
-    changes = [{key: value for key, value in own.items() if key != "seed"} for own in runs.changes()]
+    changes = list(map(configuration, runs.changes()))
     setups = [
-        {"model": model} | {key: value for key, value in own.items() if owner(key) != "gram"}
+        {"model": model} | {name: value for name, value in own.items() if owner(name) != "gram"}
         for own, model in zip(changes, runs["model"], strict=True)
     ]
     own_words = [
-        [word(key, value) for key, value in own.items() if key.startswith("gram.") and key != "gram.k"]
+        [word(name, value) for name, value in own.items() if name.startswith("gram.") and name != "gram.k"]
         for own in changes
     ]
     frame = pd.DataFrame(
@@ -172,8 +173,8 @@ def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
 
 def _labels(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     """What differs among these parameters, in words; equal parameters have equal labels, and others have others."""
-    distinct = {repr(sorted(own.items())): own for own in changes}
+    distinct = {key(own): own for own in changes}
     if len(distinct) < 2:
         return [""] * len(changes)
     labels = dict(zip(distinct, label_changes(list(distinct.values())), strict=True))
-    return [labels[repr(sorted(own.items()))] for own in changes]
+    return [labels[key(own)] for own in changes]

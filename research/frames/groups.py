@@ -12,7 +12,8 @@ import pandas as pd
 
 from research.config import Config
 from research.files import read_json
-from research.frames import Runs, word
+from research.frames import Runs
+from research.frames.configurations import configuration, differing, key, owner, told_apart, word
 from research.frames.paired import paired
 from research.runs.paths import RunPaths
 
@@ -32,10 +33,10 @@ RESULTS = {
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one configuration."""
+    """Runs of one configuration, see :mod:`research.frames.configurations`."""
 
     label: str  # what tells it from the other groups
-    changes: Mapping[str, Any]  # parameters that differ from their default, without the seed
+    changes: Mapping[str, Any]  # its parameters that differ from their default
     runs: Runs
     results: pd.DataFrame  # of these runs, see run_results
 
@@ -71,37 +72,34 @@ def run_results(runs: Runs) -> pd.DataFrame:
 
 def group_runs(runs: Runs) -> list[Group]:
     """The groups of ``runs``, simplest first: in order of how many parameters differ from their default."""
-    changed = [{key: value for key, value in found.items() if key != "seed"} for found in runs.changes()]
-    keys = pd.Series([repr(sorted(found.items())) for found in changed], index=runs.index)
+    changed = list(map(configuration, runs.changes()))
+    distinct = {key(found): found for found in changed}
+    places = pd.Series([list(distinct).index(key(found)) for found in changed], index=runs.index)
     results = run_results(runs)
-    distinct = dict(zip(keys, changed, strict=True))
-    labels = dict(zip(distinct, label_changes(list(distinct.values())), strict=True))
     groups = []
-    for key, found in distinct.items():
-        mine = runs[keys == key].sort_values("seed")
-        groups.append(Group(labels[key], found, mine, results.loc[mine["name"]]))
+    for place, (found, label) in enumerate(zip(distinct.values(), label_changes([*distinct.values()]), strict=True)):
+        mine = runs[places == place].sort_values("seed")
+        groups.append(Group(label, found, mine, results.loc[mine["name"]]))
     return sorted(groups, key=lambda group: len(group.changes))
 
 
 def label_changes(changed: Sequence[Mapping[str, Any]]) -> list[str]:
     """A name for every configuration: what differs among them; a hook only by name where its parameters are equal."""
-    keys = dict.fromkeys(key for found in changed for key in found)
-    differing = [key for key in keys if len({repr(found.get(key)) for found in changed}) > 1]
-    owners = {key: key.partition(".")[0] for key in differing if "." in key and "_args." not in key}
-    differing.sort(key=lambda key: key in owners)  # hooks last
-    same = {
-        owner for owner in owners.values() if len({repr(own) for found in changed if (own := _of(owner, found))}) == 1
-    }
-    names = []
+    names = differing(changed)
+    owners = {name: owner(name) for name in names if "." in name and "_args." not in name}
+    names.sort(key=lambda name: name in owners)  # hooks last
+    same = {hook for hook in owners.values() if len({key(own) for found in changed if (own := _of(hook, found))}) == 1}
+    labels = []
     for found in changed:
-        words = [owners[key] if owners.get(key) in same else word(key, found[key]) for key in differing if key in found]
+        own = [name for name in names if name in found]
+        words = [owners[name] if owners.get(name) in same else word(name, found[name]) for name in own]
         words = [re.sub(r"^(model=|substitute=|model_args\.)", "", each) for each in dict.fromkeys(words)]
-        names.append(" ".join(words) or str(found.get("model", "plain")))
-    return names
+        labels.append(" ".join(words) or str(found.get("model", "plain")))
+    return told_apart(labels, changed)
 
 
 def _of(hook: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in changes.items() if key.partition(".")[0] == hook}
+    return {name: value for name, value in changes.items() if owner(name) == hook}
 
 
 def relative(group: Group, others: Sequence[Group]) -> Group | None:
@@ -109,12 +107,12 @@ def relative(group: Group, others: Sequence[Group]) -> Group | None:
 
     Among equally near ones, the one that keeps what stands first (hooks stand last, so it is the one without the hook).
     """
-    mine = [(key, repr(value)) for key, value in group.changes.items()]
     simpler = {}
     for place, other in enumerate(others):
-        theirs = {(key, repr(value)) for key, value in other.changes.items()}
-        if theirs < set(mine):
-            simpler[len(theirs), tuple(pair in theirs for pair in mine), -place] = other
+        kept = [name not in differing([group.changes, other.changes]) for name in group.changes]
+        part = {name: value for (name, value), same in zip(group.changes.items(), kept, strict=True) if same}
+        if not all(kept) and key(part) == key(other.changes):
+            simpler[sum(kept), tuple(kept), -place] = other
     return simpler[max(simpler)] if simpler else None
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from research.frames import Runs, owner, word
+from research.frames import Runs
+from research.frames.configurations import configuration, differing, number, owner, word
 from research.frames.paired import paired
 
 ALPHA = "power_grad.alpha"
@@ -26,13 +27,12 @@ def with_alpha(runs: Runs) -> Runs:
     """
     own = [
         {k: v for k, v in changes.items() if k not in NOT_NETWORK and owner(k) not in OBSERVERS}
-        for changes in runs.changes()
+        for changes in map(configuration, runs.changes())
     ]
-    keys = dict.fromkeys(key for changes in own for key in changes)
-    differing = [key for key in keys if len({repr(changes.get(key)) for changes in own}) > 1]
+    varied = differing(own)
     names: dict[str, list[str]] = {"network": [], "baseline": []}
     for changes, model in zip(own, runs["model"], strict=True):
-        words = {key: word(key.removeprefix("model_args."), changes[key]) for key in differing if key in changes}
+        words = {key: word(key.removeprefix("model_args."), changes[key]) for key in varied if key in changes}
         names["network"].append(" ".join([model, *words.values()]))
         plain = [each for key, each in words.items() if owner(key) != "power_grad"]
         names["baseline"].append(" ".join([model, *plain]))
@@ -128,7 +128,7 @@ def markdown(differences: pd.DataFrame, digits: int = 2) -> str:
     for row in differences.itertuples():
         cells = [
             row.network,
-            f"{row.alpha:g}",
+            number(row.alpha),
             row.value,
             f"{row.mean:.{digits}f} ± {row.std:.{digits}f}",
             f"{row.runs}",

@@ -18,7 +18,8 @@ import pandas as pd
 from research.checkpoints import weights
 from research.config import Config
 from research.errors import UsageError
-from research.frames import Runs, word
+from research.frames import Runs
+from research.frames.configurations import differing, number, told_apart, word
 from research.frames.groups import Group, group_runs
 from research.frames.published import load_published
 from research.hooks import HOOKS
@@ -114,13 +115,14 @@ def sparse_groups(runs: Runs) -> list[tuple[Group, str, str]]:
     for group, config in found:
         method = method_of(config)
         told = [other.changes for other, own in found if method_of(own) == method]
-        mine = [key for key in group.changes if key not in (method, f"{method}.sparsity")]
-        differing = [key for key in mine if len({repr(changes.get(key)) for changes in told}) > 1]
-        words = [word(key.removeprefix(f"{method}."), group.changes[key]) for key in differing]
+        varied = [name for name in differing(told) if name not in (method, f"{method}.sparsity")]
+        mine = {name: value for name, value in group.changes.items() if name in varied}
+        words = [word(name.removeprefix(f"{method}."), value) for name, value in mine.items()]
         words = [each.removeprefix("model_args.") for each in words]
-        asked = [f"{config.hooks[method]['sparsity']:g}"] if method in config.hooks else []
+        asked = [number(config.hooks[method]["sparsity"])] if method in config.hooks else []
         named.append((group, method, " ".join([NAMES.get(method, method), *asked, *words])))
-    return named
+    apart = told_apart([name for *_, name in named], [group.changes for group, *_ in named])
+    return [(group, method, name) for (group, method, _), name in zip(named, apart, strict=True)]
 
 
 def sparse_points(runs: Runs) -> pd.DataFrame:

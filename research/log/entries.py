@@ -28,7 +28,8 @@ from research.config import Config
 from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import read_json
-from research.frames import Runs, load_runs, word
+from research.frames import Runs, load_runs
+from research.frames.configurations import methods, word
 from research.frames.groups import Group, difference, group_runs, relative
 from research.layers.spec import parse_spec
 from research.log.provenance import (
@@ -230,6 +231,8 @@ def _changed(group: Group, other: Group) -> str:
         if now != before:
             typed = f"no {key}" if now is None else word(key, now)
             told.append(typed if before in (None, "") else f"{typed} (was {before})")
+    if not told:
+        told.append(f"{' before '.join(methods(group.changes))} (was {' before '.join(methods(other.changes))})")
     return " ".join(told).replace("|", r"\|")
 
 
@@ -255,6 +258,7 @@ def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
         for run in group.runs[~group.runs["status"].isin(["finished", *UNFINISHED])].itertuples():
             why = f": {' '.join(run.message.split())}" if run.message else ""
             found.append(f"`{run.name}` {run.status} after {run.epoch} epochs{why}")
+        found += _not_finite(group.runs)
         last = group.results.mean(numeric_only=True)
         if last["train_top1_err"] < 0.05 and last["val_loss"] > OVERFIT * last["least_val_loss"]:
             found.append(
@@ -271,6 +275,16 @@ def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
     if len({tuple(sorted(set(group.runs["seed"]))) for group in groups}) > 1:
         found.append("not all configurations have the same seeds")
     return "\n".join(["To look at again:", "", *(f"- {line}" for line in found)]) if found else ""
+
+
+def _not_finite(runs: Runs) -> list[str]:
+    """A line for every run and kind of loss that was not a number somewhere; means in tables leave such rows out."""
+    losses = runs.metrics
+    losses = losses[(losses["metric"] == "loss") & losses["value"].isna()]
+    return [
+        f"`{run}`: the loss is not finite in {len(rows)} rows `{kind}`, first in epoch {rows['epoch'].min() + 1}"
+        for (run, kind), rows in losses.groupby(["run", "kind"], sort=False)
+    ]
 
 
 def _next(groups: Sequence[Group]) -> str:

@@ -249,7 +249,7 @@ def _table(runs: Runs | Sequence[str]) -> str:
         return ""
     if not hasattr(runs, "columns"):
         return "Runs: " + ", ".join(f"`{name}`" for name in runs)
-    from research.frames import word  # pandas takes a second
+    from research.frames.configurations import word  # pandas takes a second
 
     lines = ["| run | changed parameters | status | best top-1 (%) |", "| --- | --- | --- | ---: |"]
     for run, changes in zip(runs.itertuples(), runs.changes(), strict=True):

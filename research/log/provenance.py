@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 
 from research.config import Config
+from research.config.effects import idle
 from research.config.identity import NOT_IDENTITY
+from research.errors import UsageError
 from research.files import read_json
-from research.frames import word
+from research.frames.configurations import owner, word
 from research.frames.groups import Group
 from research.parameters import yaml_1_2
 from research.runs.paths import RunPaths
@@ -25,7 +27,29 @@ TEACHER_OFF = 0.1  # points of top-1 between a teacher's run and what its studen
 
 
 def command(changes: Mapping[str, Any]) -> str:
-    """The shell command that trains with these parameters, as :meth:`Runs.changes` has them."""
+    """The shell command that trains with these parameters, as :meth:`Runs.changes` has them; what is idle left out."""
+    return _command(acting(changes))
+
+
+def acting(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes`` without what cannot act beside the rest: versions that took it made runs, and none takes it now."""
+    try:
+        config = Config.stored({name: True if value == "" else value for name, value in changes.items()})
+    except UsageError:  # of another version altogether
+        return dict(changes)
+    left_out = idle(vars(config))
+    kept = {name: value for name, value in changes.items() if name not in left_out}
+    kept |= {hook: "" for hook in config.hooks if hook not in map(owner, kept)}
+    return {name: kept[name] for name in sorted(kept, key=_places(changes).__getitem__)}
+
+
+def _places(changes: Mapping[str, Any]) -> dict[str, int]:
+    """Where each parameter of ``changes`` stands, and the owner of each with the first of its own."""
+    places = {name: place for place, name in enumerate(changes)}
+    return {owner(name): places[name] for name in reversed(list(changes))} | places
+
+
+def _command(changes: Mapping[str, Any]) -> str:
     return shlex.join(["research", "train", *(f"{key}={_typed(value)}" for key, value in changes.items())])
 
 
@@ -38,22 +62,32 @@ def _typed(value: Any) -> str:
 
 def command_of(groups: Sequence[Group]) -> str:
     """What was trained, the command with all that the groups share, and what each of them adds to it."""
-    shared = _shared(groups)
+    changes = [acting(_as_given(group)) for group in groups]
+    shared = _shared(changes)
     named = [
         " and ".join(dict.fromkeys(str(v) for group in groups for v in group.runs[key])) for key in ("model", "dataset")
     ]
     seeds = sorted({int(seed) for group in groups for seed in group.runs["seed"]})
     first = f"{' on '.join(named)}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}:"
-    parts = [first, "    " + command(shared | ({"seed": seeds[0]} if len(seeds) == 1 and seeds[0] else {}))]
-    added = [" ".join(f"{k}={_typed(v)}" for k, v in g.changes.items() if k not in shared) for g in groups]
+    parts = [first, "    " + _command(shared | ({"seed": seeds[0]} if len(seeds) == 1 and seeds[0] else {}))]
+    added = [" ".join(f"{k}={_typed(v)}" for k, v in each.items() if k not in shared) for each in changes]
     if len(groups) > 1:
         parts.append(f"and, in turn, with {'; '.join(f'`{words}`' if words else 'nothing more' for words in added)}.")
+    given = {f"`{k}={_typed(v)}`": None for group in groups for k, v in group.changes.items()}
+    typed = {f"`{k}={_typed(v)}`" for each in changes for k, v in each.items()}
+    if left_out := [each for each in given if each not in typed]:
+        parts.append(f"Set in these runs and without effect, so that it cannot be typed now: {', '.join(left_out)}.")
     return "\n\n".join(parts)
 
 
-def _shared(groups: Sequence[Group]) -> dict[str, Any]:
-    first, *others = (group.changes for group in groups)
+def _shared(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first, *others = changes
     return {key: value for key, value in first.items() if all(found.get(key) == value for found in others)}
+
+
+def _as_given(group: Group) -> dict[str, Any]:
+    """The parameters of the first run of a group, with arguments that have their default, but without its seed."""
+    return {key: value for key, value in group.runs.changes()[0].items() if key != "seed"}
 
 
 def circumstances(groups: Sequence[Group]) -> str:

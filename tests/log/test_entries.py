@@ -17,7 +17,7 @@ from research.config import Config
 from research.frames import load_runs
 from research.frames.groups import difference, group_runs, label_changes, relative, run_results
 from research.log import entries
-from research.log.provenance import command
+from research.log.provenance import command, command_of
 from research.parameters.assignments import parse_assignments
 from research.runs.run import Run
 
@@ -125,6 +125,35 @@ def test_command_repeats_the_run(tmp_path_factory, values):
     words = shlex.split(command(load_runs(run).changes()[0]))
     assert words[:2] == ["research", "train"]
     assert Config.load(parse_assignments(words[2:])).identity == config.identity
+
+
+def test_what_old_runs_had_without_effect_is_not_typed_again_and_said(write, here):
+    """A version that took these made the run; `nesterov=true optimizer=adamw` is refused now."""
+    idle = {"nesterov": True, "min_lr": 0.001, "data_args": {"padding": 3}, "hooks": {"distill": {"temperature": 2.0}}}
+    write("old", optimizer="adamw", schedule="step", lr=0.01, **idle)
+    told = command_of(group_runs(load_runs(here / "runs")))
+    (words,) = [shlex.split(line) for line in told.splitlines() if line.startswith("    ")]
+    assert words[2:] == ["epochs=2", "optimizer=adamw", "lr=0.01", "schedule=step", "distill=true"]
+    Config.load(parse_assignments(words[2:]))
+    assert told.endswith(
+        "without effect, so that it cannot be typed now: `nesterov=true`, `min_lr=0.001`, `data_args.padding=3`, "
+        "`distill.temperature=2.0`."
+    )
+    assert words == shlex.split(command(load_runs(here / "runs").changes()[0]))
+
+
+def test_losses_that_are_not_numbers_are_said(write, here):
+    for name, losses in (("well", [0.5, 0.4]), ("odd", [None, 0.4]), ("worse", [None, None])):
+        run = write(name, lr=0.2 if name == "well" else 0.3, seed=int(name == "odd"))
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        validations = [row for row in rows if row["kind"] == "val"]
+        for row, loss in zip(validations, losses, strict=True):
+            row["loss"] = loss
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = entries.append(load_runs(here / "runs")).read_text()
+    assert "- `odd`: the loss is not finite in 1 rows `val`, first in epoch 1" in text
+    assert "- `worse`: the loss is not finite in 2 rows `val`, first in epoch 1" in text
+    assert "`well`: the loss" not in text
 
 
 def test_entry_tells_what_was_run_and_what_came_of_it(write, here):
