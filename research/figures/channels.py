@@ -1,4 +1,4 @@
-"""NMI of single channels, and that of independent data."""
+"""NMI of single channels, and what independent data would show."""
 
 from __future__ import annotations
 

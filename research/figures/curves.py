@@ -1,4 +1,4 @@
-"""Learning curves: loss and top-1 against epochs."""
+"""How training went: loss and top-1 against epochs."""
 
 from __future__ import annotations
 

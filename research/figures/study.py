@@ -1,4 +1,4 @@
-"""Benefit and cost of GraM: results against k, and seconds of measuring."""
+"""What GraM brought and what it cost: results against k, and seconds of measuring."""
 
 from __future__ import annotations
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +18,9 @@ from typing import NamedTuple
 
 from research.config import Config
 from research.errors import Failure, UsageError
+from research.launcher import warm
 from research.launcher.progress import Progress
+from research.launcher.warm import Command, Started
 from research.launcher.watch import Hung, Watch
 from research.processes import PARENT, STOP_SIGNALS, Interruption, inherited_block, kill, terminate
 from research.resources import Resources, decide
@@ -147,7 +147,7 @@ def train(run: Run, resources: Resources, progress: Progress, interruption: Inte
     return Ended(agent.returncode, printed, hung)
 
 
-def start(run: Run, resources: Resources) -> subprocess.Popen:
+def start(run: Run, resources: Resources) -> Started:
     """The processes of ``run``, in a process group of their own, with the ``resources`` that were decided on.
 
     What they print goes to ``log.txt``.
@@ -155,18 +155,12 @@ def start(run: Run, resources: Resources) -> subprocess.Popen:
     alone = run.config.processes == run.config.nodes == 1
     inherited = {name: value for name, value in os.environ.items() if not OF_ANOTHER_GROUP.fullmatch(name)}
     own = {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())} | resources.environment()
-    with open(run.paths.output, "ab") as log, inherited_block():
-        return subprocess.Popen(
-            [sys.executable, "-m", "research.training" if alone else "research.launcher.agent", str(run.dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=inherited | own,
-            start_new_session=True,
-        )
+    module = "research.training" if alone else "research.launcher.agent"
+    with inherited_block():
+        return warm.start(Command(module, [str(run.dir)], inherited | own, run.paths.output))
 
 
-def follow(path: Path, agent: subprocess.Popen) -> Iterator[dict]:
+def follow(path: Path, agent: Started) -> Iterator[dict]:
     """Rows of ``path`` as they are written, from now until ``agent`` ends; ``{}`` at every look that finds none.
 
     The file may shrink meanwhile: a run that continues drops the rows after its checkpoint. Rows that it wrote instead

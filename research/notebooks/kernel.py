@@ -8,16 +8,22 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import EntryPoint
 from types import FrameType
+from typing import Any
 
 import psutil
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from jupyter_core.utils import run_sync
 
 from research.config.config import CHECKED
+from research.launcher import warm
+from research.launcher.warm import Command
 from research.processes import SAME_ASK_SECONDS, STOP_SIGNALS, listens
 
+INLINE = "module://matplotlib_inline.backend_inline"  # what a kernel sets for itself, before anything is imported
 GRACE_SECONDS = 40.0  # more than a launcher gives its workers for a last checkpoint
 
 
@@ -25,10 +31,24 @@ class ThisInterpreter(KernelSpecManager):
     """Knows one kernel, whatever is installed for the user: the running Python, told that nobody watches."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(
-            argv=command, display_name="Python 3", language="python", env={"RESEARCH_HEADLESS": "1", CHECKED: "1"}
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3",
+            language="python",
+            env={"RESEARCH_HEADLESS": "1", CHECKED: "1", "MPLBACKEND": os.environ.get("MPLBACKEND", INLINE)},
+            metadata={"kernel_provisioner": {"provisioner_name": Provisioner.__qualname__}},
         )
+
+
+class Provisioner(LocalProvisioner):
+    """Starts a kernel as :mod:`research.launcher.warm` starts anything; it ends with this process."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
+        _, _, module, *arguments = cmd
+        mine = f"--IPKernelApp.parent_handle={os.getpid()}"
+        self.process = warm.start(Command(module, [*arguments, mine], kwargs["env"]))
+        self.pid = self.pgid = self.process.pid  # it leads a session
+        return self.connection_info
 
 
 class Kernel:
@@ -39,6 +59,9 @@ class Kernel:
     """
 
     def __init__(self) -> None:
+        KernelProvisionerFactory.instance().provisioners[Provisioner.__qualname__] = EntryPoint(
+            Provisioner.__qualname__, f"{__name__}:{Provisioner.__qualname__}", KernelProvisionerFactory.GROUP_NAME
+        )
         self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # private sockets instead of open TCP ports
         self.manager = AsyncKernelManager(
             kernel_name="python3",
@@ -88,7 +111,7 @@ class Kernel:
         late.start()
 
     def _tree(self) -> list[psutil.Process]:
-        """The kernel itself, then all processes below it."""
+        """The kernel, first, and everything below it."""
         pid = getattr(self.manager.provisioner, "pid", None)
         try:
             kernel = psutil.Process(pid) if pid else None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from research.config import Config
 from research.errors import UsageError
-from research.resources import GPU_SHARERS, SHARERS, usable_cores
+from research.resources import GPU_SHARERS, SHARERS
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one run may use: the names of its GPUs (none: whatever it finds), and threads for each of its processes."""
+    """What one run may use: the names of its GPUs (none: whatever it finds), and the environment that tells it all."""
 
     gpus: tuple[str, ...]
-    threads: int
     environment: dict[str, str]
 
 
@@ -29,7 +29,6 @@ class Machine:
     """
 
     gpus: Sequence[str]  # as CUDA_VISIBLE_DEVICES names them
-    cores: int
     jobs: int = 1
     per_gpu: int = 1
     running: int = field(default=0, init=False)
@@ -41,7 +40,24 @@ class Machine:
     @classmethod
     def here(cls, jobs: int, per_gpu: int) -> Machine:
         """The machine that this process sees; imports torch."""
-        return cls(visible_gpus(), usable_cores(), jobs, per_gpu)
+        return cls(visible_gpus(), jobs, per_gpu)
+
+    @property
+    def sharers(self) -> dict[str, str]:
+        """The environment that tells a run with how many others it shares cores and memory."""
+        return {SHARERS: str(self.jobs), GPU_SHARERS: str(self.per_gpu)}
+
+    @contextmanager
+    def reckoned(self) -> Iterator[None]:
+        """Let this process reckon with the memory of one run, as the run will when it is looked at again."""
+        before = dict(os.environ)
+        os.environ.update(self.sharers)
+        try:
+            yield
+        finally:
+            for name in self.sharers:
+                os.environ.pop(name)
+                os.environ.update({name: before[name]} if name in before else {})
 
     def need(self, config: Config) -> int:
         """GPUs that a run of ``config`` needs at once."""
@@ -74,9 +90,8 @@ class Machine:
         for gpu in taken:
             self.load[gpu] += 1
         self.running += 1
-        shared = {SHARERS: str(self.jobs), GPU_SHARERS: str(self.per_gpu)}
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if taken else {}
-        return Share(taken, max(1, self.cores // (self.jobs * config.processes)), shared | visible)
+        return Share(taken, self.sharers | visible)
 
     def give_back(self, share: Share) -> None:
         """Let others have ``share``, whose run has ended."""

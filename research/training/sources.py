@@ -37,6 +37,12 @@ def check_sources(config: Config, coming: Collection[Path] = ()) -> None:
                 find_source(f"{name}.{parameter}", source, config)
 
 
+def places(config: Config) -> list[Path]:
+    """The folders and files that the methods of ``config`` start from, where a run or a file is named."""
+    named = [source for name, given in config.hooks.items() for source in HOOKS[name](**given).sources(config).values()]
+    return [place_of(source, config).resolve() for source in named if source.place]
+
+
 def load_sources(run: Run) -> dict[Hook, dict[str, Any]]:
     """What the methods of ``run`` start from, by method and parameter, see :class:`research.hooks.base.Source`."""
     return {

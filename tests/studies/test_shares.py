@@ -13,15 +13,27 @@ import yaml
 from research.config import Config
 from research.errors import UsageError
 from research.resources import free_memory
+from research.studies import execution
 from research.studies import sweep as sweeping
 from research.studies.shares import Machine, visible_gpus
 from research.studies.sweep import sweep
 
+
+class NoServer:
+    """In the place of a server: what is started here is only pretended."""
+
+    def __init__(self, modules):
+        pass
+
+    def close(self):
+        pass
+
+
 ONE, TWO, EIGHT = (Config(processes=count) for count in (1, 2, 8))
 
 
-def machine(gpus: int, jobs: int, per_gpu: int = 1, cores: int = 16) -> Machine:
-    return Machine([str(index) for index in range(gpus)], cores, jobs, per_gpu)
+def machine(gpus: int, jobs: int, per_gpu: int = 1) -> Machine:
+    return Machine([str(index) for index in range(gpus)], jobs, per_gpu)
 
 
 def test_runs_at_a_time_get_different_gpus_and_give_them_back():
@@ -49,11 +61,10 @@ def test_a_run_never_gets_a_gpu_twice():
 
 
 def test_jobs_are_the_limit_without_gpus():
-    here = machine(gpus=0, jobs=2, cores=8)
+    here = machine(gpus=0, jobs=2)
     first, second = here.take(ONE), here.take(TWO)
     assert here.take(ONE) is None
     assert first.gpus == second.gpus == () and "CUDA_VISIBLE_DEVICES" not in first.environment
-    assert (first.threads, second.threads) == (4, 2)
 
 
 def test_a_run_on_the_cpu_takes_no_gpu():
@@ -109,7 +120,7 @@ def test_a_study_of_runs_of_several_sizes_never_doubles_a_gpu(tmp_path, monkeypa
     monkeypatch.setattr(sweeping, "preflight", lambda points: None)
     busy, handed = {}, []
 
-    def start(notebook, point, share):
+    def start(server, notebook, point, share):
         gpus = share.environment["CUDA_VISIBLE_DEVICES"].split(",")
         now = [gpu for others, process in busy.values() if process.poll() is None for gpu in others]
         assert not set(gpus) & set(now)
@@ -118,7 +129,8 @@ def test_a_study_of_runs_of_several_sizes_never_doubles_a_gpu(tmp_path, monkeypa
         handed.append(len(gpus))
         return process
 
-    monkeypatch.setattr(sweeping, "start", start)
+    monkeypatch.setattr(execution, "start", start)
+    monkeypatch.setattr(sweeping, "Server", NoServer)
     study = tmp_path / "study.yaml"
     entries = {"name": "s", "base": {"batch_size": 64}, "grid": {"processes": [8, 2, 1]}, "seeds": [0, 1]}
     study.write_text(yaml.safe_dump(entries))

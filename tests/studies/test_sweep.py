@@ -1,24 +1,28 @@
 """Studies expand to checked, stably named runs; executing them skips, resumes and survives failures."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, assert_same_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from research.config import Config
 from research.errors import UsageError
 from research.runs.run import Run
+from research.studies import execution
 from research.studies import sweep as sweeping
 from research.studies.study import expand, read_study, word
 from research.studies.sweep import sweep
+from research.training.loop import fit
 
 PROJECT = REPOSITORY
 
@@ -103,12 +107,22 @@ def test_published_studies_expand(path):
     assert expand(read_study(path))
 
 
+class NoServer:
+    """In the place of a server: what is started here is only pretended."""
+
+    def __init__(self, modules):
+        pass
+
+    def close(self):
+        pass
+
+
 @pytest.fixture
 def pretend(monkeypatch):
     """Replace training by a process that succeeds unless its learning rate is 13, and list what was started."""
     started = []
 
-    def start(notebook, point, share):
+    def start(server, notebook, point, share):
         started.append(point.dir.name)
         point.log.parent.mkdir(parents=True, exist_ok=True)
         point.log.write_text("first line\nValueError: unlucky\n")
@@ -118,7 +132,8 @@ def pretend(monkeypatch):
             run.set_status("finished", epoch=2, epochs=2, best_top1=50.0)
         return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({int(failing)})"], start_new_session=True)
 
-    monkeypatch.setattr(sweeping, "start", start)
+    monkeypatch.setattr(execution, "start", start)
+    monkeypatch.setattr(sweeping, "Server", NoServer)
     monkeypatch.setattr(sweeping, "preflight", lambda points: None)
     return started
 
@@ -132,6 +147,53 @@ def test_one_failure_does_not_stop_the_others(study, pretend, jobs, capsys):
     assert [line for line in told if line.startswith("failed: ")] == [
         line for line in told if "s-lr-13:" in line and "unlucky" in line
     ]
+
+
+def test_a_lost_run_is_tried_again_and_a_mistake_is_not(study, monkeypatch, capsys):
+    """Exit codes of a kill, of a defect, of a mistake, and of somebody who stopped it; each try is counted."""
+    codes = {0.1: [-9, 1, 0], 0.2: [1, 1, 1], 0.3: [2], 0.4: [130], 0.5: [0]}
+    left = {rate: list(each) for rate, each in codes.items()}
+
+    def start(server, notebook, point, share):
+        point.log.parent.mkdir(parents=True, exist_ok=True)
+        point.log.write_text("ValueError: unlucky\n")
+        code = left[point.config.lr].pop(0)
+        what = "kill -9 $$" if code == -9 else f"exit {code}"
+        return subprocess.Popen(["sh", "-c", what], start_new_session=True)
+
+    monkeypatch.setattr(execution, "start", start)
+    monkeypatch.setattr(sweeping, "Server", NoServer)
+    monkeypatch.setattr(sweeping, "preflight", lambda points: None)
+    assert sweep(study(grid={"lr": list(codes)}), retry=2) == 1
+    assert not any(left.values())
+    failed = [line.split(":")[1].strip() for line in capsys.readouterr().err.splitlines() if line.startswith("failed")]
+    assert sorted(failed) == ["s-lr-0.2", "s-lr-0.3", "s-lr-0.4"]
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(study, monkeypatch):
+    """With a job for each: the student starts after its teacher has ended, and not at all when that failed."""
+    running, order = {}, []
+    grid = {"good": {}, "bad": {"lr": 13}, "a": {"distill.teacher": "s-good"}, "b": {"distill.teacher": "s-bad"}}
+
+    def start(server, notebook, point, share):
+        order.append((point.dir.name, [name for name, process in running.items() if process.poll() is None]))
+        code = int(point.config.lr == 13)
+        running[point.dir.name] = subprocess.Popen(["sh", "-c", f"sleep 0.5; exit {code}"], start_new_session=True)
+        return running[point.dir.name]
+
+    monkeypatch.setattr(execution, "start", start)
+    monkeypatch.setattr(sweeping, "Server", NoServer)
+    monkeypatch.setattr(sweeping, "preflight", lambda points: None)
+    assert sweep(study(runs=grid), jobs=4) == 1
+    assert order == [("s-good", []), ("s-bad", ["s-good"]), ("s-a", [])]
+
+
+def test_only_what_is_asked_for_runs(study, pretend, capsys):
+    path = study(grid={"lr": [0.1, 0.2]}, seeds=[0, 1])
+    assert sweep(path, only="*-seed-1") == 0
+    assert pretend == ["s-lr-0.1-seed-1", "s-lr-0.2-seed-1"]
+    with pytest.raises(UsageError, match=r"--only 's-lr-0.3-seed-1': no run is called so; did you mean 's-lr-0\."):
+        sweep(path, only="s-lr-0.3-seed-1")
 
 
 def test_finished_runs_are_skipped_and_the_rest_resumed(study, pretend, capsys):
@@ -160,13 +222,14 @@ def test_table_tells_a_killed_run_from_one_that_goes_on(study, capsys):
 def test_interrupt_leaves_no_child(study, monkeypatch, number):
     children = []
 
-    def start(notebook, point, share):
+    def start(server, notebook, point, share):
         children.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
         if len(children) == 2:
             threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
         return children[-1]
 
-    monkeypatch.setattr(sweeping, "start", start)
+    monkeypatch.setattr(execution, "start", start)
+    monkeypatch.setattr(sweeping, "Server", NoServer)
     monkeypatch.setattr(sweeping, "preflight", lambda points: None)
     with pytest.raises(KeyboardInterrupt):
         sweep(study(grid={"lr": [0.1, 0.2, 0.3]}), jobs=2)
@@ -181,13 +244,20 @@ def test_a_run_folder_of_another_configuration_stops_the_study_first(study):
     assert not Path("runs/s-lr-0.1").exists()
 
 
-def test_a_study_trains_through_notebooks(study):
-    """A real run, then nothing left to do."""
-    path = study(base={"epochs": 1, "batch_size": 256, "model": "mnist_mlp"}, grid={"lr": [0.1]})
-    assert sweep(path) == 0
-    (point,) = expand(read_study(path))
-    assert point.status["status"] == "finished"
-    assert (point.dir / "notebook.ipynb").is_file()
+def test_a_study_trains_through_notebooks_to_the_bits_of_single_runs(study, monkeypatch):
+    """Two real runs at a time, forked from a server that never computed, beside the same ones in this process."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    base = {"epochs": 1, "batch_size": 256, "model": "mnist_mlp", "device": "cpu", "threads": 1}
+    methods = {"plain": {}, "gram": {"gram.epochs": 1, "model": "resnet8"}, "rigl": {"rigl.period": 2}}
+    path = study(base=base, runs=methods)
+    assert sweep(path, jobs=2) == 0
+    for point in expand(read_study(path)):
+        run = Run.open(point.dir)
+        assert run.status["status"] == "finished"
+        assert run.paths.notebook.is_file() and list((run.dir / "figures").glob("curves.*"))
+        (session,) = json.loads(run.paths.environment.read_text())
+        assert session["threads"] == 1
+        assert_same_run(run, fit(Run.create(replace(point.config, runs="alone"))))
 
 
 def test_named_alternatives_name_their_runs(tmp_path):
