@@ -22,7 +22,7 @@ from research.runs.run import Run
 from research.training.loop import fit
 
 # beyond what a contract test needs of a method
-MORE = {"distill": {"alpha": 0.5}, "drop_path": {"p": 0.2}, "gram": {"warmup": 0}}
+MORE = {"distill": {"alpha": 0.5}, "drop_path": {"p": 0.2}, "gram": {"warmup": 0, "batches": 1}}
 METHODS: dict[str, dict[str, Any]] = {
     name: {"hooks": {name: {**hook.exercise, **MORE.get(name, {})}}} for name, hook in HOOKS.items()
 }

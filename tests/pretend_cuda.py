@@ -81,7 +81,9 @@ class OnGpu(Tensor):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
     def to(self, *args, **kwargs):
-        """``Tensor.to`` that knows where it is."""
+        """``Tensor.to`` that knows where it is, and where another tensor is."""
+        if args and isinstance(args[0], Tensor):
+            args = (args[0].device, args[0].dtype, *args[1:])
         device, dtype, async_, memory_format = torch._C._nn._parse_to(
             *args, **{k: v for k, v in kwargs.items() if k != "copy"}
         )
@@ -207,6 +209,10 @@ class Gpu(TorchDispatchMode):
     # -- one operator -------------------------------------------------------------------------------------------
 
     def run(self, func, args, kwargs):
+        if func is aten.to.device:  # whole in inference mode, where others are taken apart
+            tensor, device, dtype, *how = args
+            kwargs = {"device": device, "dtype": dtype, "non_blocking": bool(how and how[0])}
+            return self.run(aten._to_copy.default, (tensor,), kwargs)
         tensors = tensors_in((*args, *kwargs.values()))
         ours = [t for t in tensors if isinstance(t, OnGpu)]
         asked = kwargs.get("device")

@@ -1,4 +1,4 @@
-"""What a network costs against what it reaches: error against size, learning curves with a teacher, cost by layer."""
+"""Cost and accuracy of networks: error against size, learning curves with a teacher, cost by layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKER = 5.0
 
 
 class Look(NamedTuple):
-    """Colour and marker of a family; either alone tells it from the others that it is drawn with."""
+    """Colour and marker of a family; either alone distinguishes it from the others in a figure."""
 
     colour: str
     marker: str
@@ -176,7 +176,7 @@ def teacher_curves(losses: pd.DataFrame) -> Figure:
 
 
 def _student(configuration: str) -> str:
-    """The configuration without what is said of its teacher."""
+    """The configuration without the parameters of its teacher."""
     words = [word for word in configuration.split() if not word.startswith("distill")]
     return " ".join(words) or "dense"
 
@@ -221,6 +221,6 @@ def _part(layer: str) -> str:
 
 
 def _amount(number: float) -> str:
-    """Three digits and a letter, as 36.5 M."""
+    """Three digits and a letter, such as 36.5 M."""
     power = min(3, max(0, int(math.log10(max(number, 1)) // 3)))
     return f"{number / 1000**power:.3g} {'kMG'[power - 1] if power else ''}".rstrip()

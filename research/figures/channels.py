@@ -1,4 +1,4 @@
-"""NMI of single channels, and what independent data would show."""
+"""NMI of single channels, and that of independent data."""
 
 from __future__ import annotations
 

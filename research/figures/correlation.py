@@ -77,7 +77,7 @@ def multipliers_of_ks(record: GramRecord, ks: Sequence[float] = KS) -> Figure:
 
 
 def multipliers_of_epochs(records: Sequence[GramRecord]) -> Figure:
-    """The multipliers of a run over its epochs: a row a layer, a column an epoch, of many epochs some evenly spaced."""
+    """The multipliers of a run over its epochs: a row per layer, a column per epoch; of many, evenly spaced ones."""
     shown = np.unique(np.linspace(0, len(records) - 1, min(len(records), STRIP)).round().astype(int))
     chosen = [records[place] for place in shown]
     return _strip(chosen, [str(record.epoch + 1) for record in chosen], "epoch")
@@ -114,7 +114,7 @@ def _strip(records: Sequence[GramRecord], labels: Sequence[str], quantity: str) 
 
 
 def _looks(record: GramRecord) -> dict[str, tuple[str, str, Normalize]]:
-    """Label, colour map and scale of what a layer has."""
+    """Label, colour map and scale of each quantity of a layer."""
     return {"corr": (f"NMI-{record.k:g}", "viridis", Normalize(0, 1)), "multiplier": MULTIPLIER}
 
 

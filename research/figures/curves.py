@@ -1,4 +1,4 @@
-"""How training went: loss and top-1 against epochs."""
+"""Learning curves: loss and top-1 against epochs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ VARIED = 1.02  # a layer whose density changes by less than this factor does not
 
 
 class Look(NamedTuple):
-    """Colour and marker of a method; either alone tells it from its neighbours in a figure."""
+    """Colour and marker of a method; either alone distinguishes it from its neighbours in a figure."""
 
     colour: str
     marker: str
@@ -48,7 +48,7 @@ LOOKS = {
 
 
 DENSE = [Look(BLACK, "*"), Look(ORANGE, "d"), Look(BLUE, "H"), Look(RED, "8"), Look(GREEN, "p"), Look(PINK, "*")]
-"""Of dense networks that other methods train, one after another; plain training comes first."""
+"""Looks of dense networks, one per method that trains them; plain training comes first."""
 
 
 def look(method: str) -> Look:
@@ -188,7 +188,7 @@ def reallocation(found: pd.DataFrame) -> Figure:
     """Threshold and rewired units of every event against steps: a line a run, a colour a configuration.
 
     ``found`` is :func:`~research.frames.sparse.events`; methods that act in every step are left out. Dashed: the units
-    that an event is to kill, where the method is told a number.
+    that an event should drop, where the method has such a parameter.
 
     Raises:
         UsageError: no method has events with a threshold.
@@ -217,7 +217,7 @@ def reallocation(found: pd.DataFrame) -> Figure:
 
 
 def coverage_and_survival(history: pd.DataFrame) -> Figure:
-    """Units that were ever active, that outlived the last epoch, and that are left of the initial ones, against epochs.
+    """Units that were ever active, that survived the last epoch, and that remain of the initial ones, against epochs.
 
     ``history`` is :func:`~research.frames.sparse.network_history`; means over seeds. A colour and marker is a method,
     a dash its configuration.

@@ -1,4 +1,4 @@
-"""What GraM brought and what it cost: results against k, and seconds of measuring."""
+"""Benefit and cost of GraM: results against k, and seconds of measuring."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def ramp(count: int) -> Sequence[tuple[float, ...]]:
 def number_log_axis(axis: Axis, written: Callable[[float], str] = "{:g}".format) -> None:
     """Numbers at 1, 2 and 5 times the powers of ten, written out, on a logarithmic ``axes.xaxis`` or ``axes.yaxis``.
 
-    To be called after drawing: a range between two of these numbers is widened to them, so that none is without any.
+    Call it after drawing: a range between two of these numbers is widened to them, so that every axis has some.
     """
     low, high = sorted(axis.get_view_interval())
     ticks = np.outer(10.0 ** np.arange(np.floor(np.log10(low)) - 1, np.ceil(np.log10(high)) + 2), [1, 2, 5]).ravel()

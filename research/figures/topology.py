@@ -1,4 +1,4 @@
-"""NN-Mass: what it says of accuracy and of LDI, and which networks share it (Bhardwaj, Li and Marculescu 2021)."""
+"""NN-Mass against accuracy and LDI, and networks of equal mass (Bhardwaj, Li and Marculescu 2021)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def singular_values(values: Mapping[int, Mapping[float, np.ndarray]], bins: int 
 
 
 def closed_forms(curves: pd.DataFrame, families: pd.DataFrame, mobile: pd.DataFrame) -> Figure:
-    """Networks of equal mass that need no training to be found.
+    """Networks of equal mass, found without training.
 
     Left: the cap of MLPs of one width against depth (``curves``). Middle: parameters of CIFAR networks of one mass
     (``families``). Right: MobileNetV2 by width, and the deeper layout (``mobile``), from the plain network nearest to
@@ -198,7 +198,7 @@ def _looks(networks: pd.DataFrame) -> Looks:
 
 
 def _points(axis: Axes, networks: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
-    """Means with bars of one deviation, of x too where it has one."""
+    """Draw means with bars of one deviation, also of x where it has one."""
     for (width, depth), (colour, marker) in looks.items():
         rows = networks[(networks["width"] == width) & (networks["depth"] == depth)]
         spread = {f"{way}err": rows[f"{of}_sd"].fillna(0.0) for way, of in (("x", x), ("y", y)) if f"{of}_sd" in rows}
@@ -221,7 +221,7 @@ def _legend(figure: Figure, looks: Looks) -> None:
 
 
 def _told(axis: Axes, correlated: pd.DataFrame | None, x: str, y: str, linked: bool = False) -> None:
-    """Spearman with its interval over networks, where rising points leave room."""
+    """Write Spearman with its interval over networks where rising points leave room."""
     if correlated is None:
         return
     which = {"x": x, "y": y, "statistic": "Spearman", "among": "with links" if linked else "all"}

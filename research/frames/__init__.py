@@ -47,7 +47,7 @@ class Runs(pd.DataFrame):
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """What these runs have logged so far, one number a row.
+        """Everything these runs have logged so far, one number a row.
 
         Columns: run, kind, step, epoch, metric, value (float64; NaN where it was not finite), and one column for each
         text that rows carry, such as layer. Rows without a number, such as notes, are left out.
@@ -75,7 +75,7 @@ class Runs(pd.DataFrame):
         return [_changes(read_json(RunPaths(directory).config, {})) for directory in self["dir"]]
 
     def labels(self) -> pd.Series:
-        """A name for every run's configuration: what differs among these runs, other than the seed."""
+        """A name for every run's configuration: its differences from the other runs, apart from the seed."""
         told, plain = list(map(configuration, self.changes())), Config().to_dict()
         names = sorted(differing(told), key=lambda name: name not in plain)  # hooks last
         labels = {}  # of each configuration
@@ -105,7 +105,7 @@ def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = Non
 
 
 def read_runs(path: Path | str, names: str | Iterable[str] | None = None) -> tuple[Runs, dict[Path, str]]:
-    """As :func:`load_runs`, and what is wrong with the folders of runs that cannot be read, which it leaves out."""
+    """The runs of :func:`load_runs` that can be read, and the problems of the folders that cannot."""
     path = Path(path)
     if names is None and not path.exists() and set("*?[") & set(path.name):
         path, names = path.parent, path.name

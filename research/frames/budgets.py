@@ -1,4 +1,4 @@
-"""Error against what a network costs -> frames: own runs with their counted networks, and the published points.
+"""Error against the cost of a network, as frames: own runs with their counted networks, and the published points.
 
 Both kinds of point have the columns ``network``, ``dataset``, ``family`` (of the substitute; "dense" for none),
 ``setting``, ``distilled``, ``params``, ``mult_adds`` (of one input) and ``top1_err`` (percent).
@@ -69,7 +69,7 @@ def network_costs(runs: Runs) -> dict[str, Cost]:
 def published_points(networks: Sequence[str] | None = None, table: str = "cheap-convs") -> pd.DataFrame:
     """The published errors with a known size: POINT (names of networks and data as runs have them) and ``source``.
 
-    ``networks`` keeps those only. Sizes are exact where the source allows to say so, else as printed.
+    ``networks`` keeps only these. Sizes are exact where the source allows it, else as printed.
     """
     rows = load_published(table)
     rows = rows[rows["kind"] == "accuracy"]

@@ -1,4 +1,4 @@
-"""What GraM left in runs -> frames: measurements, any other k from them, results against k, and the cost.
+"""GraM's measurements in runs, as frames: multipliers at their own or any other k, results against k, and the cost.
 
 Everything comes from ``gram/epoch_EEE.npz`` and the metrics; nothing is trained or measured again.
 """
@@ -23,7 +23,7 @@ from research.runs.paths import RunPaths
 
 @dataclass(frozen=True)
 class GramLayer:
-    """What GraM measured of one convolution with C input channels and (kh, kw) taps."""
+    """GraM's measurement of one convolution with C input channels and (kh, kw) taps."""
 
     name: str
     nmi: np.ndarray  # (C, kh, kw) float64: normalised mutual information of centre and tap, k = 1; NaN where undefined
@@ -76,7 +76,7 @@ def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
 
 
 def at_k(record: GramRecord, k: float) -> GramRecord:
-    """The same measurement as another ``k`` would have made of it.
+    """The same measurement with another ``k``.
 
     Raises:
         UsageError: k is not positive.
@@ -110,7 +110,7 @@ def gram_taps(*records: GramRecord) -> pd.DataFrame:
 
 
 def gram_cost(runs: Runs) -> pd.DataFrame:
-    """What measuring cost, a row a measured epoch: run, epoch, seconds, training (seconds of its training pass), share.
+    """The cost of measuring, by measured epoch: run, epoch, seconds, training (seconds of its training pass), share.
 
     ``share`` is seconds / (seconds + training). The seconds are those of the statistics; the forward pass of the
     measured batches comes on top. A process's first measurement may include the compilation of the kernels.
@@ -126,7 +126,7 @@ def gram_cost(runs: Runs) -> pd.DataFrame:
 
 
 def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
-    """Finished plain and GraM runs, a row for all that differ in their seed only.
+    """Finished plain and GraM runs, a row for all that differ only in their seed.
 
     ========================  ==========================================================================
     ``setup`` ``method``      what else differs among these runs: network, data, other methods (also at their
@@ -172,7 +172,7 @@ def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
 
 
 def _labels(changes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What differs among these parameters, in words; equal parameters have equal labels, and others have others."""
+    """The differences among these parameters as labels; equal parameters have equal labels, different ones differ."""
     distinct = {key(own): own for own in changes}
     if len(distinct) < 2:
         return [""] * len(changes)

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, together: what they reached, and what they are to be compared with."""
+"""Groups of runs that differ only in their seed: their results, and the group each is compared with."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Group:
         return Config.stored(read_json(RunPaths(self.runs["dir"].iloc[0]).config, {}))
 
     def by_seed(self, result: str) -> pd.Series:
-        """``result`` of every seed; a seed that was run twice counts once, by its mean."""
+        """``result`` by seed; a seed that was run twice counts once, with its mean."""
         return self.results.groupby("seed")[result].mean().dropna()
 
 
@@ -103,9 +103,9 @@ def _of(hook: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relative(group: Group, others: Sequence[Group]) -> Group | None:
-    """The group to compare with: the one that is ``group`` without as little as possible of what was changed in it.
+    """The group to compare ``group`` with: the one that sets the fewest parameters less.
 
-    Among equally near ones, the one that keeps what stands first (hooks stand last, so it is the one without the hook).
+    Among equally near ones, it is the one that keeps the first parameters (hooks come last, so one without the hook).
     """
     simpler = {}
     for place, other in enumerate(others):
@@ -119,8 +119,8 @@ def relative(group: Group, others: Sequence[Group]) -> Group | None:
 def difference(group: Group, other: Group, result: str) -> dict[str, float]:
     """Mean of ``result`` in ``group`` minus that in ``other``, and its standard error.
 
-    Over the seeds that both have (``pairs`` of them); where they share fewer than two, ``pairs`` is 0 and it is the
-    difference of the two means, its error nan unless both have several seeds.
+    Taken over the seeds that both have (``pairs`` of them). If they share fewer than two, ``pairs`` is 0 and the result
+    is the difference of the two means; its error is nan unless both have several seeds.
     """
     ours, theirs = group.by_seed(result), other.by_seed(result)
     found = paired(ours, theirs)

@@ -1,4 +1,4 @@
-"""Networks of equal NN-Mass, found and compared without training: closed forms, and their singular values at first.
+"""Networks of equal NN-Mass, found and compared without training: closed forms, and singular values at initialisation.
 
 Bhardwaj, Li and Marculescu (2021, arXiv 1910.00780).
 """
@@ -24,7 +24,7 @@ CIFAR_FAMILIES = {  # mass -> layers of a cell -> tc of the three cells of 32, 6
 
 
 def iso_mass_curves(masses: Sequence[float], width: int, depths: Iterable[int]) -> pd.DataFrame:
-    """The cap that gives an MLP of each depth about each mass: mass, depth, tc, nn_mass; where any cap does."""
+    """The cap that gives an MLP of each depth about each mass, where there is one: mass, depth, tc, nn_mass."""
     found = [
         {
             "mass": mass,

@@ -22,8 +22,8 @@ def with_alpha(runs: Runs) -> Runs:
     """``runs`` with three more columns: ``alpha`` (1 without PowerGrad), ``network`` and ``baseline``.
 
     ``network`` is the model and what else differs among the runs, other than seed, alpha and observing hooks: an alpha
-    that moves over the epochs is another network's. ``baseline`` is the network without anything of PowerGrad, whose
-    runs with alpha = 1 it is compared with.
+    that changes over the epochs counts as another network. ``baseline`` is the network without PowerGrad, whose runs
+    with alpha = 1 it is compared with.
     """
     own = [
         {k: v for k, v in changes.items() if k not in NOT_NETWORK and owner(k) not in OBSERVERS}
@@ -68,7 +68,7 @@ def published_gains(published: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_published(runs: Runs, published: pd.DataFrame) -> pd.DataFrame:
-    """Every published row beside every own run of the same dataset, model, schedule, smoothing and alpha.
+    """Every published row with every own run of the same dataset, model, schedule, smoothing and alpha.
 
     Columns: label, schedule, alpha, published (percent); run, own (best top-1), difference = own - published, error
     (the binomial standard error of the difference), and ``but``: what the run does not share with the published recipe,
@@ -120,7 +120,7 @@ def paired_differences(frame: pd.DataFrame, values: Sequence[str]) -> pd.DataFra
 
 
 def markdown(differences: pd.DataFrame, digits: int = 2) -> str:
-    """What :func:`paired_differences` found, as a Markdown table."""
+    """The result of :func:`paired_differences` as a Markdown table."""
     lines = [
         "| network | alpha | measure | mean ± s.d. | n | difference to alpha = 1 ± s.e. | 95 % |",
         "|" + " --- |" * 7,

@@ -1,4 +1,4 @@
-"""Sparse training -> frames: what each run reached at which density, where its weights are, what its events did.
+"""Sparse training as frames: accuracy and density of each run, where its weights are, what its events did.
 
 A density is a share of parameters that training can set: of a layer, its active weights; of a network, its learnable
 parameters over those of the largest network of the same data among the runs. Tied layers count the values of their
@@ -95,7 +95,7 @@ def sizes(config: Config, directory: Path) -> Sizes:
 
 
 def known_sizes(config: Config, directory: Path) -> Sizes | None:
-    """The :func:`sizes` of a run; with a warning ``None`` where they cannot be told, which spoils no other run."""
+    """The :func:`sizes` of a run; ``None``, with a warning, where they cannot be known."""
     try:
         return sizes(config, directory)
     except UsageError as error:
@@ -166,7 +166,7 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
 def published_sparse(models: Sequence[str] | None = None, verified: bool = True) -> pd.DataFrame:
     """The published results: method, setting, model, dataset, sparsity, epochs, top1, std, params, density, source.
 
-    ``models`` keeps those only; ``verified`` leaves out rows that no one has compared with their source. Sizes follow
+    ``models`` keeps only these; ``verified`` leaves out rows that nobody has compared with their source. Sizes follow
     from the sparsity and the layers that are sparse in the source.
     """
     rows = load_published("sparse")
@@ -247,8 +247,8 @@ def network_history(runs: Runs) -> pd.DataFrame:
 
 
 def events(runs: Runs) -> pd.DataFrame:
-    """Every rewiring event: configuration, method, run, step, epoch, k (asked for) and what its row has, as pruned,
-    grown, density, threshold. A method that acts in every step, as DeepR, has one row an epoch.
+    """Every rewiring event: configuration, method, run, step, epoch, k (asked for) and the numbers of its row: pruned,
+    grown, density, threshold. A method that acts at every step, such as DeepR, has one row per epoch.
 
     Raises:
         UsageError: there was none.
@@ -286,7 +286,7 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Rows of :func:`summary` and the published results of equal method, model, data and sparsity, several a row."""
+    """Rows of :func:`summary` joined with the published results of the same method, model, data and sparsity."""
     known = published.assign(
         distribution=np.where(published["setting"].str.contains("ERK", na=False), "erk", "uniform")
     )
@@ -299,13 +299,13 @@ def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFra
 
 
 def _nominal(table: pd.DataFrame) -> pd.Series:
-    """The sparsity asked for; of dense networks 0, of small ones what their size comes closest to, in hundredths."""
+    """The sparsity asked for; 0 for dense networks; for small ones, the nearest to their size, in hundredths."""
     small = (1 - table["density"] / 100).round(2)
     return table["sparsity"].fillna(small.where(table["method"] == "small", 0.0))
 
 
 def markdown(table: pd.DataFrame, published: pd.DataFrame) -> str:
-    """:func:`summary` as a Markdown table, without times, and with the published results beside it."""
+    """:func:`summary` as a Markdown table, without times, and with the published results added."""
     heads = ["configuration", "n", "top-1 (%)", "published (epochs)", "learnable", "density (%)"]
     heads += ["mult-adds", "at that density"]
     lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(heads) - 4)]

@@ -1,4 +1,4 @@
-"""NN-Mass against accuracy -> frames: runs of networks that have a mass, correlations with intervals, equal masses."""
+"""NN-Mass against accuracy, as frames: runs of networks that have a mass, correlations with intervals, equal masses."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _population_names(table: pd.DataFrame) -> pd.Series:
-    """What kind of network on which data, and what else tells populations of that kind and data from each other."""
+    """The kind of network and data of each population, and what else distinguishes populations of one kind."""
     own = ("seed", "order_seed", "model", "dataset")
     names = pd.Series("", index=table.index)
     for (kind, data), part in table.groupby(["kind", "dataset"], sort=False):
@@ -147,7 +147,7 @@ STATISTICS = {"Spearman": spearman, "Pearson": pearson, "R2": r2, "R2 of log(1+m
 
 
 def correlations(points: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Each of STATISTICS between two columns of :func:`topology_points`, as means over seeds, a network being a point.
+    """Each of STATISTICS between two columns of :func:`topology_points`; a point is a network, its mean over seeds.
 
     Columns: x, y, ``among`` (``all`` networks, and those ``with links`` where there are others), statistic, networks,
     seeds, value; ``low`` and ``high``: 95 % had other networks of the kind been
@@ -204,7 +204,7 @@ def _intervals(statistic: Callable, X: np.ndarray, Y: np.ndarray) -> dict[str, f
 
 
 def _interval(data: Sequence[np.ndarray], statistic: Callable, **options: Any) -> tuple[float, float]:
-    """95 % of the statistic over resamples; those in which nothing varies have none and are left out."""
+    """The central 95 % of the statistic over resamples; resamples in which nothing varies are left out."""
     draw = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -255,12 +255,12 @@ def iso_mass(points: pd.DataFrame, tolerance: float = 0.15) -> pd.DataFrame:
 
 
 def plus_minus(values: np.ndarray, digits: int = 2) -> str:
-    """Mean and, of several, standard deviation."""
+    """Mean, and for several values the standard deviation."""
     return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 
 def _span(members: Sequence[np.ndarray]) -> dict[str, float]:
-    """How far the means of these networks lie apart."""
+    """The largest minus the smallest mean of these networks."""
     if len(members) < 2:
         return dict.fromkeys(("span", "by chance", "p"), math.nan)
     span = float(np.ptp([top1.mean() for top1 in members]))

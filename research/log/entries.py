@@ -1,8 +1,8 @@
-"""Runs become a log entry by themselves: what was run, what the networks cost, what came out, compared with what.
+"""Log entries made from runs: what was run, what the networks cost, the results, and comparisons.
 
 ``append(load_runs("runs/wrn-budgets-*"), note="Does distillation help hashed layers?")``. Everything in it is read from
-the runs' folders; costs are counted on the networks that their configurations define. Run again, it appends nothing
-while the runs are as they were, and an ``**update**:`` under the entry once they have changed or more have come.
+the runs' folders; costs are counted on the networks that their configurations define. Called again, it appends nothing
+while the runs are unchanged, and an ``**update**:`` under the entry once they have changed or more have come.
 
 An entry has, in this order: the note; the command; what was run, when, where and by which commit and versions;
 departures from the recipe; counts of every network beside the one it substitutes; teachers with their own error;
@@ -68,9 +68,9 @@ def append(
     path: Path | str = "research-log.md",
     folder: Path | str = "runs/log",
 ) -> Path | None:
-    """Log ``runs`` and return the log's path; ``None`` if the log has them as they are.
+    """Log ``runs`` and return the log's path; ``None`` if the log has them in this state.
 
-    Without a ``title`` it is network, what is changed, and data set. ``note`` is the purpose, in a sentence.
+    Without a ``title``, it names network, changes and data set. ``note`` is the purpose, in a sentence.
 
     Raises:
         UsageError: what :func:`research.log.logbook.append` raises.
@@ -107,7 +107,7 @@ def entry(groups: Sequence[Group], compared: Mapping[Group, Group], note: str = 
 
 
 def _networks(groups: Sequence[Group]) -> tuple[dict[Group, NetworkCost], dict[Group, str]]:
-    """When any group has a substitute: the network of every group, and why that of others cannot be counted."""
+    """If any group has a substitute: the network of every group, and why that of some cannot be counted."""
     found, uncounted = {}, {}
     for group in groups if any(group.changes.get("substitute") for group in groups) else ():
         try:
@@ -118,7 +118,7 @@ def _networks(groups: Sequence[Group]) -> tuple[dict[Group, NetworkCost], dict[G
 
 
 def _counts(groups: Sequence[Group], networks: Mapping[Group, NetworkCost]) -> str:
-    """The log's three lines of every network, after those of the network that it was before its substitutes."""
+    """The log's three lines for every network, after those of the same network without substitutes."""
     blocks = {}
     for group in groups:
         if group not in networks:
@@ -148,7 +148,7 @@ def _budget(config: Config, found: NetworkCost) -> str:
 
 
 def _results(groups: Sequence[Group], networks: Mapping[Group, NetworkCost]) -> str:
-    """A row a configuration, mean and standard deviation over seeds; a sentence says what the numbers are."""
+    """A row per configuration, mean and standard deviation over seeds; a sentence explains the numbers."""
     shown = {key: name for key, name in TABLE.items() if any(group.results[key].notna().any() for group in groups)}
     if not shown:
         return "Nothing has been evaluated yet."
@@ -177,9 +177,9 @@ def _spread(values: pd.Series, digits: int) -> str:
 def comparisons(groups: Sequence[Group], runs: Runs) -> dict[Group, Group]:
     """The group that each is compared with.
 
-    That is the one of these with as little as possible less changed in it (:func:`research.frames.groups.relative`);
-    for what has none, such as another network, the one that most others are compared with. Where no two of these are
-    related, it is an earlier group of the same network and data in the same folder: again the nearest, or else the
+    It is the group in this list that sets the fewest parameters less (:func:`research.frames.groups.relative`). A group
+    without one (another network, say) is compared with the group that most others are compared with. If no two of
+    them are related, it is an earlier group of the same network and data in the same folder: the nearest, or else the
     newest.
     """
     found = {group: other for group in groups if (other := relative(group, groups))}
@@ -191,7 +191,7 @@ def comparisons(groups: Sequence[Group], runs: Runs) -> dict[Group, Group]:
 
 
 def _earlier(runs: Runs) -> list[Group]:
-    """Groups of other runs of the same data and network, begun before these and evaluated, in order of when."""
+    """Groups of other evaluated runs of the same data and network, begun before these, in order of time."""
     everything = load_runs(Path(runs["dir"].iloc[0]).parent)
     alike = everything["dataset"].isin(runs["dataset"]) & everything["model"].isin(runs["model"])
     others = everything[alike & ~everything["name"].isin(runs["name"]) & everything["last_top1"].notna()]
@@ -224,7 +224,7 @@ def _compared(groups: Sequence[Group], compared: Mapping[Group, Group], networks
 
 
 def _changed(group: Group, other: Group) -> str:
-    """What differs between two groups, as a person would type it, with what it was before where that was set."""
+    """The differences between two groups, as a user would type them, with the earlier value where one was set."""
     plain, told = Config().to_dict(), []
     for key in dict.fromkeys([*group.changes, *other.changes]):
         now, before = (each.changes.get(key, plain.get(key)) for each in (group, other))
@@ -237,7 +237,7 @@ def _changed(group: Group, other: Group) -> str:
 
 
 def _attention(groups: Sequence[Group]) -> str:
-    """What was left of attention transfer at each tap in the last epoch, mean over seeds."""
+    """The attention transfer loss at each tap in the last epoch, mean over seeds."""
     lines = []
     for group in groups:
         rows = group.runs.metrics
@@ -252,7 +252,7 @@ def _attention(groups: Sequence[Group]) -> str:
 
 
 def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
-    """What calls for a second look, a line each."""
+    """Findings that deserve a second look, a line each."""
     found, underfit = [], []
     for group in groups:
         for run in group.runs[~group.runs["status"].isin(["finished", *UNFINISHED])].itertuples():
@@ -288,7 +288,7 @@ def _not_finite(runs: Runs) -> list[str]:
 
 
 def _next(groups: Sequence[Group]) -> str:
-    """Runs that wait or go on, each with the time that the epochs it lacks take at its pace so far."""
+    """Runs that are waiting or running, each with its remaining time at its pace so far."""
     lines = []
     for group in groups:
         for run in group.runs[group.runs["status"].isin(UNFINISHED)].itertuples():
@@ -311,7 +311,7 @@ def _title(groups: Sequence[Group]) -> str:
 
 
 def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
-    """Learning curves of the runs and of what they are compared with; of students beside those without a teacher."""
+    """Learning curves of the runs and of those they are compared with; for students, the network without a teacher."""
     from research.figures import loss_curves  # matplotlib takes a second
     from research.figures.budgets import teacher_curves
     from research.frames.budgets import training_losses
@@ -323,7 +323,7 @@ def _curves(runs: Runs, compared: Mapping[Group, Group]) -> Figure:
 
 
 def _state(directory: Path) -> str:
-    """What an entry says of the run, as a hash: its configuration, how far it came and what it reached."""
+    """A hash of what an entry says about the run: its configuration, progress and results."""
     config, status = read_json(RunPaths(directory).config, {}), status_of(directory)
     told = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     told |= {key: status.get(key) for key in ("status", "epoch", "step", "best_top1", "last_top1")}

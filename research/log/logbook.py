@@ -1,4 +1,4 @@
-"""Figure and text become a dated entry in research-log.md; what people wrote there stays byte for byte.
+"""Dated entries of text and figures in research-log.md; what people wrote there stays byte for byte.
 
 A writer locks a sidecar file, reads the log, and replaces it in one step, so that concurrent writers lose nothing and
 a writer killed at any moment leaves the log whole. Entries made from runs: :mod:`research.log.entries`.
@@ -48,9 +48,8 @@ def append(
     image files) are stored in ``folder`` under names that are still free, and linked relative to the log. ``runs`` (a
     frame of :func:`research.load_runs`, or names) become a small table with the parameters that differ from defaults.
 
-    ``marks`` (run -> the state it was in) are kept in the entry as hidden comments and say what it is about. A log that
-    has all of them stays as it is; where it has one of these runs in another state, this text is an update of that
-    entry instead of a new one.
+    ``marks`` (run -> its state) are kept in the entry as hidden comments and say what it is about. A log that has all
+    of them is not changed; if it has one of these runs in another state, the text becomes an update of that entry.
 
     Raises:
         UsageError: no title, or nothing under it; log or folder cannot be written, before any figure is; a figure file
@@ -83,7 +82,7 @@ def update(
     path: Path | str = "research-log.md",
     folder: Path | str = "runs/log",
 ) -> Path:
-    """Put ``text`` as an ``**update**:`` at the end of the newest entry called ``title``; returns the path of the log.
+    """Append ``text`` as an ``**update**:`` to the newest entry called ``title``; returns the path of the log.
 
     Raises:
         UsageError: the log has no such entry; says which it has. And what :func:`append` raises.
@@ -106,7 +105,7 @@ def has(marks: Mapping[str, str], path: Path | str = "research-log.md") -> bool:
 
 
 def _insert(place: Place, title: str, text: str, figures: Iterable, more: Sequence[str], path, folder) -> Path:
-    """Render and store figures, and put all of it where ``place`` says, with the log locked."""
+    """Render and store figures, and insert text and links at ``place``, with the log locked."""
     path, folder, figures = Path(path).resolve(), Path(folder).resolve(), list(figures)
     if not (text.strip() or figures or any(more)):
         raise UsageError(f"{title!r}: nothing to append; a log entry needs a text, figures or runs")
@@ -127,7 +126,7 @@ def _insert(place: Place, title: str, text: str, figures: Iterable, more: Sequen
 
 
 def _splice(path: Path, log: bytes, offset: int, text: str) -> None:
-    """Put ``text`` into the log at ``offset``, as a paragraph of its own; every other byte stays."""
+    """Insert ``text`` into the log at ``offset``, as a paragraph of its own; every other byte stays."""
     if text:
         before, after = log[:offset], log[offset:]
         *_, (_, closing) = ((b"", b""), *_opened(before))
@@ -147,9 +146,9 @@ def _headings(log: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _opened(text: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every line of ``text`` with what would close the block that is open after it, such as three backquotes.
+    """Every line of ``text`` with the text that would close the block open after it, such as three backquotes.
 
-    These blocks are code, comments and what Markdown hands on as it is, such as ``<pre>``; empty where none is open.
+    Blocks are code, comments and raw HTML such as ``<pre>``; the text is empty where none is open.
     """
     closing = b""
     for line in text.splitlines(keepends=True):
@@ -168,7 +167,7 @@ def _opened(text: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _closed(text: str) -> str:
-    """``text`` with what it leaves open closed, a fence of code, a comment or a tag, so that it swallows nothing."""
+    """``text`` with an open fence, comment or tag closed, so that it does not swallow what follows."""
     *_, (_, closing) = ((b"", b""), *_opened(text.encode()))
     if closing:
         return f"{text}\n{closing.decode()}"
@@ -244,7 +243,7 @@ def _slug(name: str) -> str:
 
 
 def _table(runs: Runs | Sequence[str]) -> str:
-    """A Markdown table of the runs; only names when that is all there is."""
+    """A Markdown table of the runs; only names if nothing else is known."""
     if len(runs) == 0:
         return ""
     if not hasattr(runs, "columns"):

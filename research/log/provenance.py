@@ -1,4 +1,4 @@
-"""What runs were: the command that repeats them, when, where and by which code, their recipe and their teachers.
+"""The provenance of runs: the command that repeats them, time, place and code, their recipe and teachers.
 
 Everything is read from the runs' folders: ``config.json``, ``env.json``, the metrics.
 """
@@ -54,14 +54,14 @@ def _command(changes: Mapping[str, Any]) -> str:
 
 
 def _typed(value: Any) -> str:
-    """``value`` such that it is read back from a command line as it was."""
+    """``value`` written so that a command line gives it back unchanged."""
     if value == "":
         return "true"  # a hook with its defaults
     return yaml_1_2.typed(value)
 
 
 def command_of(groups: Sequence[Group]) -> str:
-    """What was trained, the command with all that the groups share, and what each of them adds to it."""
+    """What was trained: the command that the groups share, and what each of them adds to it."""
     changes = [acting(_as_given(group)) for group in groups]
     shared = _shared(changes)
     named = [
@@ -109,7 +109,7 @@ def circumstances(groups: Sequence[Group]) -> str:
 
 
 def sessions_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """What ``env.json`` says of every session of every run."""
+    """The entries of ``env.json`` for every session of every run."""
     return [
         each for group in groups for home in group.runs["dir"] for each in read_json(RunPaths(home).environment, [])
     ]
@@ -139,7 +139,7 @@ def duration(seconds: float) -> str:
 
 
 def recipes(groups: Sequence[Group]) -> str:
-    """Where the runs depart from the recipe that they started from."""
+    """The differences of the runs from their recipe."""
     lines = []
     for recipe in sorted({name for group in groups for name in group.runs["recipe"] if name}):
         using = [group for group in groups if recipe in set(group.runs["recipe"])]
@@ -178,6 +178,6 @@ def teachers(groups: Sequence[Group]) -> str:
 
 
 def began(directory: Path | str) -> str:
-    """When the run's first session started; before all others if it has not."""
+    """When the run's first session started; a run without one sorts before all others."""
     sessions = read_json(RunPaths(directory).environment, [])
     return sessions[0]["started"] if sessions else ""

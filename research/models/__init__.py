@@ -65,7 +65,7 @@ ALIASES = {"mobilenetv2": "mobilenet_v2"}  # names in published commands
 
 
 def model_names() -> list[str]:
-    """The names in ``MODELS``; beside them ``wrn-<depth>-<width>``, ``torchvision:NAME`` and ``timm:NAME`` work."""
+    """The names in ``MODELS``; ``wrn-<depth>-<width>``, ``torchvision:NAME`` and ``timm:NAME`` work as well."""
     return list(MODELS)
 
 
@@ -115,7 +115,7 @@ def check_model(name: str, args: Mapping[str, Any], input_shape: tuple[int, ...]
 
 
 def model_arguments(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """The own arguments of the network ``name``, complete and as its constructor gets them."""
+    """All own arguments of the network ``name``, as its constructor gets them."""
     return _resolve(name, args)[1]
 
 

@@ -13,7 +13,7 @@ FAILURES = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, Key
 
 
 class WithoutInitialValues(TorchFunctionMode):
-    """Leaves random numbers undrawn: what the weights are does not matter here, and drawing them is most of the cost.
+    """Skips the drawing of random numbers: the weights do not matter here, and drawing them is most of the cost.
 
     (The meta device would not even compute, but its first operations import parts of torch for seconds.)
     """
@@ -29,7 +29,7 @@ def failure(
 ) -> str | None:
     """Why the network cannot be built, or not take an input of this shape (C, H, W); ``None`` when nothing is wrong.
 
-    Without a shape it is only built.
+    Without a shape, the network is only built.
     """
     without_download = {name: value for name, value in values.items() if name not in ("weights", "pretrained")}
     try:

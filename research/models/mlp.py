@@ -18,7 +18,7 @@ def mnist_mlp(
     hidden: Annotated[tuple[Annotated[int, Range(least=1)], ...], "widths of the hidden layers"] = (300, 100),
     batch_norm: Annotated[bool, "batch norm after every linear layer, the logits included, instead of biases"] = True,
 ) -> nn.Sequential:
-    """784-300-100-10 on MNIST; other inputs are flattened likewise. ReLU after the hidden layers.
+    """784-300-100-10 on MNIST; other inputs are flattened too. ReLU after the hidden layers.
 
     Weights start uniform in +-1/sqrt(fan_in), biases at 0.
     """

@@ -1,6 +1,6 @@
 """MobileNetV1: Howard et al. 2017.
 
-Ours, because timm's mobilenetv1_100 differs where training starts: it has ReLU6 for ReLU, and starts depthwise
+Our own, because timm's mobilenetv1_100 starts training differently: it has ReLU6 for ReLU, and starts depthwise
 kernels with variance 2/(k k) where the networks of the GraM and DyRep papers have 2/(k k out).
 """
 
@@ -20,7 +20,7 @@ UNITS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] 
 class MobileNetV1(nn.Module):
     """3x3/2 stem, depthwise-separable units, average pooling, linear; batch norm and ReLU after each convolution.
 
-    Without shortcuts, hence with NN-Mass 0.
+    It has no shortcuts, so its NN-Mass is 0.
 
     Convolutions start normal with std sqrt(2 / (k k out)), the linear layer uniform in +-1/sqrt(out), its bias at 0.
     """

@@ -24,7 +24,7 @@ SLOPES = {nn.ELU: lambda a: (a + 1).clamp_(max=1), nn.ReLU: lambda a: (a > 0).to
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """(N, *largest size of each dimension): ``tensors`` on top of each other, smaller ones filled up with zeros."""
+    """(N, *largest size of each dimension): ``tensors`` on top of each other, smaller ones padded with zeros."""
     sizes = [max(lengths) for lengths in zip(*(t.shape for t in tensors), strict=True)]
     stacked = tensors[0].new_zeros(len(tensors), *sizes)
     for layer, tensor in zip(stacked, tensors, strict=True):
@@ -33,12 +33,12 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def part(layer: Tensor, shape: torch.Size) -> Tensor:
-    """The view of one of the stacked tensors without what fills it up."""
+    """A view of one of the stacked tensors without its padding."""
     return layer[tuple(map(slice, shape))]
 
 
 class StackedLinear(nn.Module):
-    """Weights (N, out, in) and biases (N, out) of N layers, filled up with zeros where they read less."""
+    """Weights (N, out, in) and biases (N, out) of N layers, padded with zeros where they read less."""
 
     def __init__(self, layers: Sequence[nn.Linear]):
         super().__init__()

@@ -87,7 +87,7 @@ def find(notebook: str | Path) -> Path:
 
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and default values that the notebook's cell tagged ``parameters`` assigns.
+    """Names and default values in the notebook's cell tagged ``parameters``.
 
     Raises:
         UsageError: no such cell (papermill would put values on top, where later cells overwrite them).
@@ -113,7 +113,7 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 
 
 def enter_project() -> None:
-    """Make relative paths of a notebook count from the project: JupyterLab starts a kernel in the notebook's folder."""
+    """Change to the project's folder, because JupyterLab starts a kernel in the notebook's folder."""
     here = Path.cwd()
     project = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
     if "RESEARCH_HEADLESS" not in os.environ:
@@ -153,7 +153,7 @@ def _check(name: str, declared: Mapping[str, Any], asked: Mapping[str, Any]) -> 
 
 
 def _plain(name: str, value: Any) -> Any:
-    """``value`` as papermill can pass it: none, bool, number, text, and lists and mappings of them."""
+    """``value`` in the types that papermill can pass: none, bool, number, text, and lists and mappings of them."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.item() if hasattr(value, "item") else value
     if isinstance(value, os.PathLike):

@@ -111,7 +111,7 @@ class Kernel:
         late.start()
 
     def _tree(self) -> list[psutil.Process]:
-        """The kernel, first, and everything below it."""
+        """The kernel itself, then all processes below it."""
         pid = getattr(self.manager.provisioner, "pid", None)
         try:
             kernel = psutil.Process(pid) if pid else None

@@ -1,4 +1,4 @@
-"""Evaluate weights outside of training: those of runs, and those in files of any origin. Nothing is written."""
+"""Evaluate the weights of runs, and of files of any origin, outside of training. Writes nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def evaluate_weights(
 
 
 def watch_validation(path: Path, config: Config, tensors: dict[str, Tensor], watcher: Hook) -> dict[str, float]:
-    """Evaluate the weights ``tensors`` (read from ``path``) once, with ``watcher`` seeing every batch; the result."""
+    """Evaluate the weights ``tensors`` (read from ``path``) once; ``watcher`` sees every batch. Returns the result."""
     run = ScratchRun(path.parent, config)
     prepare_evaluation(run)
     weights.load_into(run.model, tensors, path)

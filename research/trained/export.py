@@ -70,7 +70,7 @@ class CsrLinear(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """What was written, and how far its outputs are from those of the run's network."""
+    """The file that was written, and how far its outputs are from those of the run's network."""
 
     path: Path
     format: Format
@@ -124,7 +124,7 @@ def export(run: Path | str, format: Format = "csr", out: Path | str = "") -> Exp
 
 
 def refuse_place(path: Path) -> None:
-    """Raise UsageError where no export can be written, or would replace a file that is none."""
+    """Raise UsageError if no export can be written there, or if it would replace another kind of file."""
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")
     if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK):
@@ -169,7 +169,7 @@ def load_export(path: Path | str, device: str = "") -> nn.Module:
 
 @torch.no_grad()
 def without_methods(model: nn.Module, config: Config, classes: int, shape: tuple[int, ...]) -> nn.Module:
-    """The network of ``config`` as it is without its methods, with the effective weights of ``model``."""
+    """The network of ``config`` without its methods, with the effective weights of ``model``."""
     plain = network_of(replace(config, hooks={}), classes, shape, torch.device("cpu"))
     for name, own in plain.state_dict().items():
         owner, _, leaf = name.rpartition(".")
@@ -178,7 +178,7 @@ def without_methods(model: nn.Module, config: Config, classes: int, shape: tuple
 
 
 def sparse_linears(model: nn.Module) -> dict[str, float]:
-    """The linear layers of which at most half is not 0, with that share."""
+    """The linear layers with at most half of their weights non-zero, with that share."""
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     shares = {name: float((linear.weight != 0).float().mean()) for name, linear in linears.items()}
     return {name: share for name, share in shares.items() if share <= 0.5}
@@ -233,7 +233,7 @@ def fits_two_of_four(linear: nn.Linear) -> bool:
 
 
 def refuse_two_of_four(model: nn.Module, run: str) -> None:
-    """Raise UsageError where 2:4 cannot be had."""
+    """Raise UsageError if 2:4 cannot be used here."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
         raise UsageError("format=2:4: needs an NVIDIA GPU of compute capability 8.0 or newer; there is none here")
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]

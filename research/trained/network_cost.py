@@ -1,4 +1,4 @@
-"""The cost of the network that parameters of a run describe, without its data."""
+"""The cost of the network that the parameters of a run define, without its data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from research.training.prepare import weight_decays
 
 
 class NetworkCost(NamedTuple):
-    """What a configuration's network costs, and the distinct weight decays of its parameters, largest first."""
+    """The cost of a configuration's network, and the distinct weight decays of its parameters, largest first."""
 
     cost: Cost
     decays: tuple[float, ...]
@@ -51,7 +51,7 @@ def _network_cost(stored: str) -> NetworkCost:
 
 @dataclass(frozen=True)
 class Counted:
-    """The network with its own layers, and as the run's substitutes and methods change it."""
+    """The network with its own layers, and after the run's substitutes and methods have changed it."""
 
     config: Config
     input_shape: tuple[int, ...]

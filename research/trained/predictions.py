@@ -1,4 +1,4 @@
-"""What a finished run says of its validation set, for analyses that need more than its metrics. Nothing is written."""
+"""Outputs of a finished run on its validation set, for analyses that need more than its metrics. Writes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Keep(Hook):
 def validation_logits(directory: Path | str, given: Mapping[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Logits (N, C) float32 and labels (N,) int64 of a run's best weights, in the order of its validation set.
 
-    ``given`` wins over the run's own parameters: where its data lie, on which device.
+    ``given`` wins over the run's own parameters, such as where its data are, or the device.
 
     Raises:
         UsageError: no such run, no weights yet, or its data are not here.

@@ -1,4 +1,4 @@
-"""Published results as tables, beside which own runs are put: one CSV file a table.
+"""Published results as tables to compare own runs with: one CSV file per table.
 
 ``power-grad-imagenet``: ``label`` as printed; ``top1`` (percent), ``correct`` of ``images``; ``checkpoint``; whether
 the recipe of the row is ``stated`` or ``inferred``; all others are parameters of runs under their own names.
