@@ -45,8 +45,8 @@ def find_taps(network: nn.Module, named: Sequence[str], split: int) -> list[str]
     found = list(named) or known_taps(network, split)
     if not found:
         raise UsageError(
-            f"distill: where to take attention maps of {type(network).__name__} is not known; give distill.beta=0 to "
-            "train towards the teacher's logits alone, or distill.taps=[…], names of modules"
+            f"distill: {type(network).__name__} has no known places for attention maps; give distill.beta=0 to train "
+            "towards the teacher's logits alone, or distill.taps=[…], names of modules"
         )
     return found
 

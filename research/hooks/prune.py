@@ -191,14 +191,14 @@ class Prune(MaskHook):
                 for when in (self.begin, self.end)
             )
             if not begin < end <= 1:
-                raise UsageError(f"prune.begin={self.begin} and end={self.end}: must follow each other in training")
+                raise UsageError(f"prune.begin={self.begin}: must come before end={self.end} in training")
             return [round(total * (begin + (end - begin) * k / n)) for k in range(1, n + 1)]
         if isinstance(self.every, str) or isinstance(self.start_epoch, str):
             return self.steps_by_time(epochs, steps_per_epoch)
         last = self.start_epoch + self.every * (n - 1)
         if last >= epochs:
             raise UsageError(
-                f"epochs={epochs}: prune comes for the last of {n} times at the end of epoch {last} (start_epoch="
+                f"epochs={epochs}: the last of {n} prunes comes at the end of epoch {last} (start_epoch="
                 f"{self.start_epoch} + every={self.every} x {n - 1}); give epochs={last + 1} and as many as follow it"
             )
         return [(self.start_epoch + self.every * k + 1) * steps_per_epoch for k in range(n)]
@@ -210,7 +210,7 @@ class Prune(MaskHook):
         steps = [round(first + apart * k) for k in range(self.iterations)]
         if steps[-1] > epochs * steps_per_epoch:
             raise UsageError(
-                f"epochs={epochs}: prune comes for the last of {self.iterations} times after step {steps[-1]} "
+                f"epochs={epochs}: the last of {self.iterations} prunes comes after step {steps[-1]} "
                 f"(start_epoch={self.start_epoch}, every={self.every}); the run has {epochs * steps_per_epoch} steps"
             )
         return steps

@@ -30,8 +30,8 @@ def refuse_drawn(config: Config) -> None:
         given = ", ".join(f"{name}={_typed(value)}" for name, value in drawn.items())
         remedy = " ".join(f"data_args.{name}={_typed(getattr(Augment, name))}" for name in drawn)
         raise UsageError(
-            f"distill.cache=true: a teacher's answer is kept once an image, and data_args.{given} draw"
-            f"{'' if len(drawn) > 1 else 's'} the image anew every epoch; give {remedy}, or distill.cache=false"
+            f"distill.cache=true: stores one teacher output per image, but data_args.{given} draw"
+            f"{'' if len(drawn) > 1 else 's'} each image anew every epoch; give {remedy}, or distill.cache=false"
         )
 
 
@@ -89,7 +89,7 @@ class TeacherCache:
             room = min(of_all_ranks(free_memory(run.device) // MEMORY_SHARE))
         if needed > room:
             raise UsageError(
-                f"distill.cache=true: the teacher's answers to {samples:,} images are {needed / 1e9:.1f} GB, more than "
+                f"distill.cache=true: the outputs for {samples:,} images are {needed / 1e9:.1f} GB, more than "
                 f"the {room / 1e9:.1f} GB that each process may take for them, 1/{MEMORY_SHARE} of what is free; "
                 "give distill.cache=false"
             )

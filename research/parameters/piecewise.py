@@ -13,7 +13,7 @@ class Piecewise(str):
     """A checked epoch:value text, also used as a parameter's type. A bare number holds in every epoch.
 
     Raises:
-        UsageError: not pairs of numbers, epochs that do not start at 0 and rise, or a value that is negative.
+        UsageError: not pairs of numbers, epochs that do not start at 0 and increase, or a value that is negative.
     """
 
     pairs: tuple[tuple[float, float], ...]  # (epoch, value)
@@ -35,7 +35,7 @@ class Piecewise(str):
         if not all(map(math.isfinite, epochs)):
             raise UsageError("epochs must be numbers")
         if epochs[:1] not in ([], [0]) or epochs != sorted(set(epochs)):
-            raise UsageError("epochs must start at 0 and rise")
+            raise UsageError("epochs must start at 0 and increase")
         if not all(math.isfinite(value) and value >= 0 for _, value in piecewise.pairs):
             raise UsageError("values must be >= 0")
         return piecewise

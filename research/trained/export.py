@@ -102,7 +102,7 @@ def export(run: Path | str, format: Format = "csr", out: Path | str = "") -> Exp
     plain = without_methods(model, stored.config, classes, shape)
     layers = sparse_linears(plain)
     if format == "csr" and not layers:
-        raise UsageError(f"{run}: no linear layer has zeros enough for csr; give --format dense")
+        raise UsageError(f"{run}: no linear layer has enough zeros for csr; give --format dense")
     if format == "2:4":
         refuse_two_of_four(plain, str(run))
         layers = {

@@ -277,7 +277,7 @@ def fake_run(shape: tuple[int, ...], classes: int):
         ({"teacher": "{bare}", "teacher_model": "resnet20"}, "for 10 classes: not weights of this network"),
         ({"teacher": "{hundred}"}, r"for 10 classes.*fc.weight \(100, 64\) for \(10, 64\)"),
         ({"teacher": "{imagenet}", "teacher_model": "resnet18"}, "model has taps layer1, layer2, layer3, the teacher"),
-        ({"teacher": "{wide}", "teacher_model": "mnist_mlp"}, "attention maps of Sequential is not known"),
+        ({"teacher": "{wide}", "teacher_model": "mnist_mlp"}, "Sequential has no known places for attention maps"),
         ({"split": 2}, "split=2: does not divide the 1 blocks of layer1"),
     ],
 )
@@ -319,7 +319,7 @@ def test_taps_and_split_together_are_refused():
 
 
 def test_a_teacher_for_logits_alone_is_proposed_where_maps_are_not_known(tiny):
-    with pytest.raises(UsageError, match=r"distill: where .* Sequential is not known; give distill.beta=0 to train"):
+    with pytest.raises(UsageError, match=r"distill: Sequential has no known places .*; give distill.beta=0 to train"):
         preflight(tiny(hooks={"distill": {"alpha": 0.5}}))
     preflight(tiny(hooks={"distill": {"alpha": 0.5, "beta": 0}}))
 

@@ -137,10 +137,10 @@ def test_augmentation_knows_whether_it_changes_an_image(crop, padding, flip, jit
 @pytest.mark.parametrize(
     ("data_args", "told"),
     [
-        ({"flip": True}, "data_args.flip=true draws the image anew every epoch; give data_args.flip=false, or dist"),
+        ({"flip": True}, "data_args.flip=true draws each image anew every epoch; give data_args.flip=false, or dist"),
         (
             {"crop": "pad", "padding": 1, "flip": True, "cutout": 2},
-            "data_args.crop=pad, flip=true, cutout=2 draw the image anew every epoch; give data_args.crop=none "
+            "data_args.crop=pad, flip=true, cutout=2 draw each image anew every epoch; give data_args.crop=none "
             "data_args.flip=false data_args.cutout=0, or distill.cache=false",
         ),
     ],
@@ -162,7 +162,7 @@ def test_answers_that_would_fill_the_memory_are_refused(tiny, monkeypatch):
         if enough:
             fit(run)
         else:
-            with pytest.raises(UsageError, match=r"answers to 1,438 images are 0.0 GB, more .* 1/4 .*cache=false"):
+            with pytest.raises(UsageError, match=r"outputs for 1,438 images are 0.0 GB, more .* 1/4 .*cache=false"):
                 fit(run)
 
 

@@ -169,7 +169,7 @@ def test_pruned_run_can_be_evaluated_without_the_network_it_started_from(tiny):
 def test_missing_or_foreign_start_is_refused(tiny):
     for own, told in (
         ({"start_from": "nowhere"}, "no such run or file"),
-        ({"every": 1, "iterations": 4}, r"epochs=2: prune .* give epochs=4 "),
+        ({"every": 1, "iterations": 4}, r"epochs=2: the last of 4 prunes .* give epochs=4 "),
     ):
         config = tiny(hooks={"prune": own})
         for refuse in (preflight, lambda config: fit(Run.create(config))):  # before there is a run, and in it

@@ -77,7 +77,7 @@ def test_what_cannot_be_had_is_refused_in_one_line(trained, here, capsys, monkey
     directory, _ = trained({"tied": {"sparsity": 0.9}})
     refused = {
         ("--format", "csv"): "error: format='csv': expected dense, csr, 2:4; did you mean 'csr'?",
-        (): f"error: {directory}: no linear layer has zeros enough for csr; give --format dense",
+        (): f"error: {directory}: no linear layer has enough zeros for csr; give --format dense",
         (
             "--format",
             "2:4",

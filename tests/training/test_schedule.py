@@ -102,7 +102,7 @@ def test_table_schedule_holds_each_rate_from_its_epoch_on():
 
 @pytest.mark.parametrize(
     ("table", "said"),
-    [("10:0.1", "start at 0"), ("0:1 5:2 5:3", "rise"), ("0:a", "expected epoch:value"), ("0:-1", "must be >= 0")],
+    [("10:0.1", "start at 0"), ("0:1 5:2 5:3", "increase"), ("0:a", "expected epoch:value"), ("0:-1", "must be >= 0")],
 )
 def test_table_that_cannot_be_is_refused_with_the_reason(table, said):
     with pytest.raises(UsageError, match=said):
