@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from research.cli.cluster import add_cluster_options, typed_options
 from research.cli.commands import Commands
+from research.errors import UsageError
 
 
 def add_to(commands: Commands) -> None:
@@ -16,11 +18,22 @@ def add_to(commands: Commands) -> None:
     sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a run that failed N times again")
     sweep.add_argument("--only", default="", metavar="PATTERN", help="runs whose names match, such as '*-seed-0'")
     sweep.add_argument("--dry-run", action="store_true", help="only show what would run")
+    sweep.add_argument("--status", action="store_true", help="only tell how the runs stand")
+    add_cluster_options(sweep)
 
 
 def run_sweep(options: argparse.Namespace) -> int:
+    from research.studies.cluster import show_status, sweep_on_slurm
     from research.studies.sweep import sweep
 
+    if options.status:
+        return show_status(options.study, options.only)
+    typed = typed_options(options)
+    if options.on == "slurm":
+        for name, given in (("--jobs", options.jobs > 1), ("--per-gpu", options.per_gpu > 1), ("--retry", options.retry)):
+            if given:
+                raise UsageError(f"{name}: of a sweep on this machine; with --on slurm leave it out")
+        return sweep_on_slurm(options.study, typed, options.dry_run, options.wait, options.only)
     return sweep(
         options.study,
         jobs=options.jobs,

@@ -11,6 +11,7 @@ An example::
     seeds: [0, 1, 2]                      # the grid's last dimension
     together: true                        # train all runs in one process, dense MLPs of one shape at once
     ldi: [exact]                          # and measure the LDI of each before
+    slurm: {partition: gpu, time: 8:00:00}    # with --on slurm: what a job asks for
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class Study:
     seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
     together: Annotated[bool, "train all runs in one process, dense MLPs of one shape at once, no notebooks"] = False
     ldi: Annotated[tuple[Literal["exact", "reference", "post"], ...], "with together: measured of each before"] = ()
+    slurm: Annotated[Mapping, "what its jobs ask of Slurm, see research.launcher.slurm.options"] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
@@ -168,13 +172,13 @@ def word(key: str, value: Any) -> str:
     return f"{name}-{plain}"
 
 
-def table(points: list[Point]) -> str:
-    """One line a point: the run's name, what varies, and how far it is."""
+def table(points: list[Point], said: Mapping[Path, str] | None = None) -> str:
+    """One line a point: the run's name, what varies, and how far it is, or what is ``said`` of its folder."""
     lines = []
     for point in points:
-        state = point.status
+        state = point.status if said is None else {}
         done = f" {state['epoch']}/{state['epochs']}" if "epochs" in state else ""
         varied = " ".join(f"{key}={json.dumps(value)}" for key, value in point.varied.items())
-        lines.append((point.dir.name, varied, state["status"] + done))
+        lines.append((point.dir.name, varied, said[point.dir] if said else state["status"] + done))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

@@ -145,8 +145,8 @@ def refuse_all(*looks: Callable[[], object]) -> None:
         raise UsageError("\n".join(dict.fromkeys(problems)))
 
 
-def preflight(points: list[Point]) -> None:
-    """Look at data, devices and existing run directories, as each run would; nothing has been started yet.
+def preflight(points: list[Point], devices: bool = True) -> None:
+    """Look at data, ``devices`` and existing run directories, as each run would; nothing has been started yet.
 
     Raises:
         UsageError: every problem of every point.
@@ -161,7 +161,7 @@ def preflight(points: list[Point]) -> None:
         alike = repr(replace(point.config, seed=0, order_seed=None, name="", lr=1.0, min_lr=0.0))
         if alike not in looked:  # seeds and learning rates make no difference to what a run needs
             looked.add(alike)
-            looks.append(partial(in_words_of, point, partial(preflight_run, point.config, coming)))
+            looks.append(partial(in_words_of, point, partial(preflight_run, point.config, coming, devices)))
     refuse_all(*looks)
 
 

@@ -22,16 +22,17 @@ from research.runs.network import Outline
 from research.training.sources import check_sources
 
 
-def preflight(config: Config, coming: Collection[Path] = ()) -> DataInfo:
+def preflight(config: Config, coming: Collection[Path] = (), devices: bool = True) -> DataInfo:
     """Refuse what cannot work on this machine, before anything is made; what is known of the data.
 
-    ``coming`` are folders of runs that ``config`` may start from, because they are trained before it.
+    ``coming`` are folders of runs that ``config`` may start from, because they are trained before it. Without
+    ``devices``, nothing is said of those here: it will be trained on another machine.
 
     Raises:
         UsageError: data missing or unsuitable for the network, more processes than GPUs, no GPU where one was asked
             for, a method that can do nothing, nothing where one starts from; a line for each.
     """
-    found, problems = [], problems_of_device(config)
+    found, problems = [], problems_of_device(config) if devices else []
     problems += refused(lambda: found.append(check_data(config)))
     for name, given in config.hooks.items():
         problems += refused(partial(HOOKS[name](**given).check, config))

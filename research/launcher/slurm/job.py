@@ -1,0 +1,136 @@
+"""What a job does on its node: start its runs, let them write checkpoints when it has to go, and queue again.
+
+submitit starts :class:`Job` on every node of the job, and queues the job again when Slurm says that it must go.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import submitit
+from submitit.core.utils import DelayedSubmission
+
+from research.config.config import CHECKED
+from research.errors import Failure, UsageError
+from research.launcher.slurm.options import ask
+from research.processes import DIE_WITH_PARENT, GPU_SHARERS, MEMORY_SHARERS, STOP_SIGNALS
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 60.0  # more than a kernel, and the launcher in it, take for a last checkpoint
+PORTS = range(20000, 30000)  # of the rendezvous: one a job, below those that systems hand out
+OWN_ANSWER = tuple(n for n in STOP_SIGNALS if n not in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+
+@dataclass(frozen=True)
+class Command:
+    """One run as ``research`` starts it."""
+
+    words: tuple[str, ...]  # behind `research`
+    log: str  # file that takes what it prints
+    processes: int = 1
+    gpus: int = 0
+
+    def on(self, node: int, rendezvous: str) -> Command:
+        """The command of one node of several: the notebook is executed on the first, the others train with it."""
+        words = self.words if node == 0 or self.words[0] != "run" else ("train", *self.words[2:])
+        log = Path(self.log)
+        return replace(
+            self,
+            words=(*words, f"rendezvous={rendezvous}"),
+            log=str(log if node == 0 else log.with_suffix(f".node{node}.log")),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """The runs of one job; pickled by submitit, so plain values only."""
+
+    commands: tuple[Command, ...]
+
+    def __call__(self) -> str:
+        """Run all commands at once to their end.
+
+        Raises:
+            Failure: a run failed.
+            SystemExit: the job has to go: its runs have written checkpoints, and it is queued again.
+        """
+        place = submitit.JobEnvironment()
+        queue_again = signal.getsignal(getattr(signal, f"SIG{place.USR_SIG}"))  # submitit's answer
+        asked: list[int] = []
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda number, _: asked.append(number))
+        commands = self.commands
+        if place.num_nodes > 1:
+            port = PORTS[int(place.raw_job_id) % len(PORTS)]
+            commands = [command.on(place.node, f"{place.hostnames[0]}:{port}") for command in commands]
+        running = {command: start(command, index, len(commands)) for index, command in enumerate(commands)}
+        while any(process.poll() is None for process in running.values()) and not asked:
+            time.sleep(POLL_SECONDS)
+        if asked:
+            stop(running.values())
+        bad = [command for command, process in running.items() if process.returncode]
+        if bad and asked and signal.SIGINT not in asked:  # with SIGINT it is `research stop` that asks
+            queue_again(asked[0], None)
+        if bad and not asked:
+            raise Failure("\n".join(f"research {' '.join(command.words)}: see {command.log}" for command in bad))
+        return "stopped" if bad else "finished"
+
+    def checkpoint(self) -> DelayedSubmission | None:
+        """What submitit is to queue again; nothing where Slurm has decided already: cancelled, or queued again by it."""
+        try:
+            state = ask("squeue", "--noheader", "--format=%T", f"--jobs={submitit.JobEnvironment().job_id}")
+        except UsageError:
+            return None
+        return DelayedSubmission(self) if state == ["RUNNING"] else None
+
+
+def start(command: Command, index: int, among: int) -> subprocess.Popen:
+    """Start the run that is the ``index``-th ``among`` those of this job, with its share of cores and GPUs."""
+    words, environment = list(command.words), {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"}
+    if among > 1:
+        cores = len(os.sched_getaffinity(0))
+        if not any(word.startswith("threads=") for word in words):
+            words.append(f"threads={max(1, cores // (among * command.processes))}")
+        environment[MEMORY_SHARERS] = str(among)
+        gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        if gpus and command.gpus:
+            own = [gpus[(index * command.gpus + one) % len(gpus)] for one in range(command.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+            environment[GPU_SHARERS] = str(-(-among * command.gpus // len(gpus)))
+    Path(command.log).parent.mkdir(parents=True, exist_ok=True)
+    with open(command.log, "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "research", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
+            start_new_session=True,
+            preexec_fn=ignore_what_the_job_answers,
+        )
+
+
+def ignore_what_the_job_answers() -> None:
+    """Slurm signals every process of a job, also those that have no handler yet; who has one still answers."""
+    for number in OWN_ANSWER:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Let every run write a checkpoint and end; one that takes too long is killed."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
