@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from research.cli.cluster import add_cluster_options, typed_options
 from research.cli.commands import ASSIGNMENTS, Commands
 from research.errors import UsageError
 
@@ -13,24 +14,38 @@ def add_to(commands: Commands) -> None:
     run = commands.add("run", run_notebook, "execute a notebook with parameters, through papermill")
     run.add_argument("notebook", help="name under notebooks/, such as train or analysis/curves, or a path")
     run.add_argument("assignments", **ASSIGNMENTS)
-    commands.add("train", train, "train without a notebook; the same run").add_argument("assignments", **ASSIGNMENTS)
+    add_cluster_options(run)
+    training = commands.add("train", train, "train without a notebook; the same run")
+    training.add_argument("assignments", **ASSIGNMENTS)
+    add_cluster_options(training)
 
 
-def run_notebook(options: argparse.Namespace) -> None:
-    from research.notebooks.execute import execute
+def run_notebook(options: argparse.Namespace) -> int:
+    from research.launcher.slurm.one import run_on_slurm
+    from research.notebooks.execute import execute, trained_by
     from research.parameters.assignments import parse_assignments
 
-    print(execute(options.notebook, parse_assignments(options.assignments)))
+    typed, given = typed_options(options), parse_assignments(options.assignments)
+    if not options.on:
+        print(execute(options.notebook, given))
+        return 0
+    if not (config := trained_by(options.notebook, given)):
+        raise UsageError(f"--on slurm: notebook {options.notebook} trains no run; leave it out")
+    return run_on_slurm(("run", options.notebook, *options.assignments), config, typed, options.wait)
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace) -> int:
     from research.config.config import Config, restated
     from research.launcher.launch import launch
+    from research.launcher.slurm.one import run_on_slurm
     from research.parameters.assignments import parse_assignments
 
-    given = parse_assignments(options.assignments)
+    typed, given = typed_options(options), parse_assignments(options.assignments)
     config = Config.load(given)
     try:
+        if options.on:
+            return run_on_slurm(("train", *options.assignments), config, typed, options.wait)
         print(launch(config).dir)
+        return 0
     except UsageError as error:
         raise UsageError(restated(str(error), given)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from research.cli.commands import Commands
 from research.cli.text import blank_if_nan, clock, print_table
@@ -16,11 +17,25 @@ def add_to(commands: Commands) -> None:
 
 def show_runs(options: argparse.Namespace) -> None:
     from research.frames import read_runs
+    from research.launcher.slurm.queue import queued_in
+    from research.launcher.standing import told
 
+    unbegun = told(queued_in(options.folder))
+    if unbegun and not any(Path(options.folder).glob("*/config.json")):
+        print_table(("run", "status"), [(run.name, said) for run, said in unbegun.items()])
+        return
     runs, unreadable = read_runs(options.folder)
-    print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), [
-        (r.name, r.status, r.epoch, blank_if_nan(r.best_top1, "{:.2f}".format), blank_if_nan(r.seconds, clock), r.hooks)
+    said = told(map(Path, runs["dir"])) if len(runs) else {}
+    rows = [
+        (r.name, said[Path(r.dir)], r.epoch, percent(r.best_top1), blank_if_nan(r.seconds, clock), r.hooks)
         for r in runs.itertuples()
-    ] + [(directory.name, "unreadable", "", "", "", "") for directory in unreadable])  # fmt: skip
+    ]
+    rows += [(directory.name, "unreadable", "", "", "", "") for directory in unreadable]
+    rows += [(run.name, words, "", "", "", "") for run, words in unbegun.items()]
+    print_table(("run", "status", "epoch", "best top-1 %", "time", "hooks"), rows)
     for directory, problem in unreadable.items():
         print(f"unreadable: {directory}: {problem}")
+
+
+def percent(number: float) -> str:
+    return blank_if_nan(number, "{:.2f}".format)

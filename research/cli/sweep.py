@@ -30,9 +30,11 @@ def run_sweep(options: argparse.Namespace) -> int:
         return show_status(options.study, options.only)
     typed = typed_options(options)
     if options.on == "slurm":
-        for name, given in (("--jobs", options.jobs > 1), ("--per-gpu", options.per_gpu > 1), ("--retry", options.retry)):
-            if given:
-                raise UsageError(f"{name}: of a sweep on this machine; with --on slurm leave it out")
+        here = {"--jobs": options.jobs != 1, "--per-gpu": options.per_gpu != 1, "--retry": options.retry != 0}
+        if given := [name for name in here if here[name]]:
+            raise UsageError(
+                "\n".join(f"{name}: of a sweep on this machine; with --on slurm leave it out" for name in given)
+            )
         return sweep_on_slurm(options.study, typed, options.dry_run, options.wait, options.only)
     return sweep(
         options.study,

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from research.launcher.slurm.queue import Standing, standings
+from research.launcher.slurm.queue import Standing, log_of, standings
 from research.runs.status import status_of
 
-OVER = ("finished", "failed")  # what a run says of itself for good
+LOOK_SECONDS = 5.0  # between two looks at the queue
+LONGEST_REASON = 70  # characters of it in a table; the run has all
 
 
 def told(runs: Iterable[Path], known: Mapping[Path, Standing] | None = None) -> dict[Path, str]:
-    """A few words on each of ``runs``: how far it is, and where it waits or runs, or why it does not.
+    """A few words on each of ``runs``: where it waits or runs, or why it does not.
 
     ``known`` is what Slurm says, where it was asked before.
     """
     said = {run: status_of(run) for run in runs}
     if known is None:
         known = standings(run for run, status in said.items() if status["status"] != "finished")
-    return {run: words_of(status, known.get(run)) for run, status in said.items()}
+    return {run: words_of(status, known.get(run), log_of(run)) for run, status in said.items()}
 
 
-def words_of(status: Mapping, standing: Standing | None) -> str:
-    """``status`` of a run, put right by the ``standing`` of its job."""
-    done = f" {status['epoch']}/{status['epochs']}" if "epochs" in status else ""
+def words_of(status: Mapping[str, Any], standing: Standing | None, log: str = "") -> str:
+    """``status`` as a run says it, put right by the ``standing`` of its job, which printed into ``log``."""
     own = status["status"]
-    if standing is None or own == "finished":
-        return own + done
-    if standing.active:
-        return f"{standing}{done}"
+    if standing and standing.active and own != "finished":
+        return str(standing)
     if own == "failed":
-        return f"failed{done}: {first_line(status)}"
-    if standing.state == "COMPLETED":  # it was stopped
-        return f"{own}{done}"
-    return f"{'interrupted' if standing.state == 'CANCELLED' else 'failed'}{done}: {standing}"
+        lines = str(status.get("message", "")).strip().splitlines()
+        reason = lines[0] if lines else "no reason given"
+        return f"failed: {reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + '…'}"
+    if standing is None or own == "finished" or standing.ended_in_order:
+        return own
+    return f"{'interrupted' if standing.state == 'CANCELLED' else 'failed'}: {standing}{f'; see {log}' if log else ''}"
 
 
-def first_line(status: Mapping) -> str:
-    return next(iter(str(status.get("message") or "no reason given").strip().splitlines()))
+def follow(runs: Sequence[Path]) -> list[Path]:
+    """Print every change of how ``runs`` stand until none is in a queue or runs in it; those that did not finish."""
+    before: dict[Path, str] = {}
+    while True:
+        known = standings(runs)
+        now = told(runs, known)
+        for run, words in now.items():
+            if before.get(run) != words:
+                print(f"{time.strftime('%H:%M:%S')}  {run.name}  {words}", flush=True)
+        before = now
+        if not any(standing.active for standing in known.values()):
+            return [run for run in runs if status_of(run)["status"] != "finished"]
+        time.sleep(LOOK_SECONDS)

@@ -23,7 +23,7 @@ from research.parameters import yaml_1_2
 from research.parameters.signatures import convert
 from research.runs.paths import RunPaths, home_of
 
-__all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters"]
+__all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters", "trained_by"]
 
 SETTINGS = "settings"  # a notebook with this parameter trains: what its other parameters do not name goes in here
 TRACEBACK_LINES = 20
@@ -110,6 +110,16 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{notebook}: the parameters cell may hold only name = literal value ({error})") from None
     return found
+
+
+def trained_by(notebook: str | Path, parameters: Mapping[str, Any]) -> Config | None:
+    """The run that ``notebook`` would train with ``parameters``; none when it trains none.
+
+    Raises:
+        UsageError: as :func:`execute` does before anything starts.
+    """
+    source = find(notebook)
+    return _check(source.stem, read_parameters(source), parameters)[1]
 
 
 def enter_project() -> None:

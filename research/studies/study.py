@@ -173,12 +173,12 @@ def word(key: str, value: Any) -> str:
 
 
 def table(points: list[Point], said: Mapping[Path, str] | None = None) -> str:
-    """One line a point: the run's name, what varies, and how far it is, or what is ``said`` of its folder."""
+    """One line a point: the run's name, what varies, what is ``said`` of its folder, and how far it is."""
     lines = []
     for point in points:
-        state = point.status if said is None else {}
+        state = point.status
         done = f" {state['epoch']}/{state['epochs']}" if "epochs" in state else ""
         varied = " ".join(f"{key}={json.dumps(value)}" for key, value in point.varied.items())
-        lines.append((point.dir.name, varied, said[point.dir] if said else state["status"] + done))
+        lines.append((point.dir.name, varied, (said[point.dir] if said else state["status"]) + done))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

@@ -20,7 +20,8 @@ from submitit.core.utils import DelayedSubmission
 from research.config.config import CHECKED
 from research.errors import Failure, UsageError
 from research.launcher.slurm.options import ask
-from research.processes import DIE_WITH_PARENT, GPU_SHARERS, MEMORY_SHARERS, STOP_SIGNALS
+from research.processes import DIE_WITH_PARENT, STOP_SIGNALS
+from research.resources import GPU_SHARERS, SHARERS
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60.0  # more than a kernel, and the launcher in it, take for a last checkpoint
@@ -55,11 +56,11 @@ class Job:
     commands: tuple[Command, ...]
 
     def __call__(self) -> str:
-        """Run all commands at once to their end.
+        """Run all commands at once to their end; what submitit keeps as the result.
 
         Raises:
             Failure: a run failed.
-            SystemExit: the job has to go: its runs have written checkpoints, and it is queued again.
+            SystemExit: the job had to go: its runs have written checkpoints, and it is queued again unless cancelled.
         """
         place = submitit.JobEnvironment()
         queue_again = signal.getsignal(getattr(signal, f"SIG{place.USR_SIG}"))  # submitit's answer
@@ -76,29 +77,34 @@ class Job:
         if asked:
             stop(running.values())
         bad = [command for command, process in running.items() if process.returncode]
-        if bad and asked and signal.SIGINT not in asked:  # with SIGINT it is `research stop` that asks
-            queue_again(asked[0], None)
-        if bad and not asked:
+        if not bad:
+            return "finished"
+        if not asked:
             raise Failure("\n".join(f"research {' '.join(command.words)}: see {command.log}" for command in bad))
-        return "stopped" if bad else "finished"
+        if signal.SIGINT in asked:  # by `research stop`
+            return "stopped"
+        if to_be_queued_again(place.job_id):
+            queue_again(asked[0], None)
+        raise SystemExit(128 + asked[0])
 
-    def checkpoint(self) -> DelayedSubmission | None:
-        """What submitit is to queue again; nothing where Slurm has decided already: cancelled, or queued again by it."""
-        try:
-            state = ask("squeue", "--noheader", "--format=%T", f"--jobs={submitit.JobEnvironment().job_id}")
-        except UsageError:
-            return None
-        return DelayedSubmission(self) if state == ["RUNNING"] else None
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit is to queue again: the same, which goes on where its runs have stopped."""
+        return DelayedSubmission(self)
+
+
+def to_be_queued_again(job: str) -> bool:
+    """Whether nobody but the job itself will do it: Slurm has not yet cancelled it or queued it again."""
+    try:
+        return ask("squeue", "--noheader", "--format=%T", f"--jobs={job}") == ["RUNNING"]
+    except UsageError:  # it is gone
+        return False
 
 
 def start(command: Command, index: int, among: int) -> subprocess.Popen:
     """Start the run that is the ``index``-th ``among`` those of this job, with its share of cores and GPUs."""
-    words, environment = list(command.words), {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"}
+    environment = {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"}
     if among > 1:
-        cores = len(os.sched_getaffinity(0))
-        if not any(word.startswith("threads=") for word in words):
-            words.append(f"threads={max(1, cores // (among * command.processes))}")
-        environment[MEMORY_SHARERS] = str(among)
+        environment[SHARERS] = str(among)
         gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         if gpus and command.gpus:
             own = [gpus[(index * command.gpus + one) % len(gpus)] for one in range(command.gpus)]
@@ -107,7 +113,7 @@ def start(command: Command, index: int, among: int) -> subprocess.Popen:
     Path(command.log).parent.mkdir(parents=True, exist_ok=True)
     with open(command.log, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "research", *words],
+            [sys.executable, "-m", "research", *command.words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""What a job asks of Slurm: from the site's file, the study, and the command line, checked before anything is queued."""
+"""What a job asks of Slurm: by the site's file, the study, and the command line, checked before it is queued."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def refusal(said: str) -> str:
 
 
 def refuse_impossible(options: Options, configs: Sequence[Config]) -> Options:
-    """Raise UsageError for what no node of the partition can give; ``options`` with a time that the partition allows."""
+    """``options`` with a time that the partition allows; UsageError for what no node of it can give."""
     known, default = partitions()
     name = options.partition or default
     rows = [row for row in known if row.name == name]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,11 @@ class Standing:
     def active(self) -> bool:
         return self.waits or self.state in AT_WORK
 
+    @property
+    def ended_in_order(self) -> bool:
+        """Whether the job ended as it wished: what became of its runs, they say."""
+        return self.state == "COMPLETED"
+
     def __str__(self) -> str:
         again = f", started {self.restarts + 1} times" if self.restarts else ""
         if self.state in AT_WORK:
@@ -52,12 +59,39 @@ class Standing:
             queued = f"preempted, queued again (job {self.job}{again}" if self.restarts else f"queued (job {self.job}"
             return f"{queued}: {self.reason})"
         why = "" if self.reason in ("", "None", "NonZeroExitCode", self.state) else f", {self.reason}"
-        return f"{self.state.lower().replace('_', ' ')} (job {self.job}{why})"
+        end = "ended with an error" if self.state == "FAILED" else self.state.lower().replace("_", " ")
+        return f"{end} (job {self.job}{why})"
 
 
 def job_file(run: Path) -> Path:
     """The file that says which job holds ``run``, a folder that need not be there yet."""
     return run.parent / ".slurm" / f"{run.name}.json"
+
+
+def _told(run: Path) -> dict[str, Any]:
+    """What the file of the job of ``run`` says; nothing when there is none, or it is damaged."""
+    told = read_json(job_file(run), None)
+    return told if isinstance(told, dict) else {}
+
+
+def held_with(run: Path) -> list[str]:
+    """The names of all runs that the job of ``run`` holds."""
+    return [str(name) for name in _told(run).get("runs", ())]
+
+
+def log_of(run: Path) -> str:
+    """The file that takes what the command of ``run`` prints in its job; empty when it has no job."""
+    log = _told(run).get("log")
+    return os.path.relpath(log) if isinstance(log, str) and log else ""
+
+
+def queued_in(place: str | Path) -> list[Path]:
+    """The folders, not there yet, of runs that were queued in ``place``: a folder of runs, or a pattern in one."""
+    place = Path(place)
+    folder, pattern = (place, "*") if place.is_dir() else (place.parent, place.name)
+    names = [path.stem for path in sorted((folder / ".slurm").glob("*.json"))]
+    unbegun = [folder.resolve() / name for name in names if fnmatch(name, pattern) and not (folder / name).exists()]
+    return [run for run, standing in standings(unbegun).items() if standing.active]
 
 
 def submit(jobs: Mapping[Job, Sequence[Path]], options: Options, asked: Mapping[str, Any], name: str) -> list[str]:
@@ -100,20 +134,20 @@ def submit(jobs: Mapping[Job, Sequence[Path]], options: Options, asked: Mapping[
     except (RuntimeError, subprocess.CalledProcessError) as error:
         said = f"{error}\n{getattr(error, 'stderr', '') or ''}"
         raise UsageError(f"Slurm refuses: {refusal(said) or said.strip().splitlines()[-1]}") from None
-    for job, runs in zip(queued, jobs.values(), strict=True):
-        for run in runs:
-            told = {"job": job.job_id, "runs": [each.name for each in runs], "output": str(job.paths.stdout)}
+    for sent, (job, runs) in zip(queued, jobs.items(), strict=True):
+        for index, run in enumerate(runs):
+            log = job.commands[min(index, len(job.commands) - 1)].log
+            told = {"job": sent.job_id, "runs": [each.name for each in runs], "log": log}
             write_atomic(job_file(run), json.dumps(told, indent=2) + "\n")
     return [job.job_id for job in queued]
 
 
 def standings(runs: Iterable[Path]) -> dict[Path, Standing]:
     """How the jobs stand that hold ``runs``, as far as Slurm knows of them; nothing where there is no Slurm."""
-    held = {run: read_json(job_file(run), None) for run in runs if job_file(run).exists()}
     jobs = defaultdict(list)
-    for run, told in held.items():
-        if isinstance(told, dict) and isinstance(told.get("job"), str):
-            jobs[told["job"]].append(run)
+    for run in runs:
+        if isinstance(job := _told(run).get("job"), str):
+            jobs[job].append(run)
     if not jobs or not shutil.which("squeue"):
         return {}
     found = of_queue()
