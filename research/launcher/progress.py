@@ -45,7 +45,8 @@ class Progress:
         silent = self.output == "text"
         self.bar = tqdm(total=self.steps, initial=self.before, unit="step", desc=self.run.name, disable=silent)
         if silent:
-            print(f"{self.run.name}: {self.epochs} epochs of {self.steps_per_epoch} steps", flush=True)
+            epochs = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+            print(f"{self.run.name}: {epochs} of {self.steps_per_epoch} steps", flush=True)
         return self
 
     def __exit__(self, *exception) -> None:

@@ -242,7 +242,7 @@ class Choice:
         sizes = [self.sparse[name].weight.numel() for name in masked]
         told = f"{verb} {sum(sizes):,} of {self.weights:,} weights in {len(sizes)} layers"
         reasons: dict[str, list[str]] = {}
-        for name, reason in (self.dense | {n: "sparsity 0" for n in self.sparse if n not in masked}).items():
+        for name, reason in (self.dense | {n: "its sparsity is 0" for n in self.sparse if n not in masked}).items():
             reasons.setdefault(reason, []).append(name)
         listed = [f"{_some(names)} because {reason}" for reason, names in reasons.items()]
         return f"{told}; left dense: {'; '.join(listed)}" if listed else told
@@ -339,14 +339,14 @@ def _dense_by_default(sites: Mapping[str, Site], sparse_downsample: bool) -> dic
     dense: dict[str, str] = {}
     last, total = list(sites)[-1], sum(site.weight.numel() for site in sites.values())
     if sites[last].linear and sites[last].weight.numel() < CHEAP * total:
-        dense[last] = f"a classifier with less than {CHEAP:.0%} of the weights"
+        dense[last] = f"it is a classifier with less than {CHEAP:.0%} of the weights"
     if not sparse_downsample:
-        dense |= dict.fromkeys(filter(is_shortcut, others), "a convolution of a shortcut")
+        dense |= dict.fromkeys(filter(is_shortcut, others), "it belongs to a shortcut")
     for name in others:
         owner = sites[name].owner
         if isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1:
-            dense[name] = "a depthwise convolution"
-    return dense | {others[0]: "the first convolution"}
+            dense[name] = "it is a depthwise convolution"
+    return dense | {others[0]: "it is the first convolution"}
 
 
 def is_shortcut(name: str) -> bool:

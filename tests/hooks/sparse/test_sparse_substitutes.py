@@ -62,7 +62,7 @@ def test_what_is_masked_and_what_is_not_is_told(name, tiny):
     texts = [json.loads(line).get("text", "") for line in run.paths.metrics.read_text().splitlines()]
     (told,) = [text for text in texts if " weights in " in text]
     verb = "ties" if name == "tied" else "masks"
-    assert told.startswith(f"{verb} ") and "conv1 because the first convolution" in told
+    assert told.startswith(f"{verb} ") and "conv1 because it is the first convolution" in told
 
 
 def test_masks_of_the_classifier_alone_are_refused_before_a_run_is_made(tiny):
