@@ -83,6 +83,9 @@ class Config:
     # loss and arithmetic
     smoothing: Annotated[float, Range(least=0, below=1), "label smoothing"] = 0.0
     amp: Annotated[Literal["off", "bf16", "fp16"], "mixed precision"] = "off"
+    tf32: Annotated[
+        Literal["nothing", "convolutions", "everything"], "what may round float32 to TF32 on GPUs that have it"
+    ] = "convolutions"
     channels_last: Annotated[bool, "NHWC memory format"] = True
     compile: Annotated[bool, "torch.compile the network"] = False
     deterministic: Annotated[bool, "only kernels that repeat bit for bit; the CPU's always do"] = False

@@ -83,7 +83,8 @@ def _places(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "sync_bn", "there is one process, whose batch statistics are already those of the whole batch"
     if v["device"] == "cpu":
         yield "deterministic", "on the CPU every kernel repeats bit for bit"
+        yield "tf32", "TF32 is of GPUs; this is device=cpu"
 
 
-ELSEWHERE = frozenset({"sync_bn", "deterministic"})
+ELSEWHERE = frozenset({"sync_bn", "deterministic", "tf32"})
 """Told, not refused: a run may go on elsewhere, where another device or number of processes lets them act."""

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from research.devices import true_float32
 from research.distributed import all_reduce, broadcast_buffers
 from research.files import write_atomic
 from research.hooks.base import Hook
@@ -45,9 +46,10 @@ class Gram(Hook):
     """Scale the gradients of spatial convolutions by the correlation of their inputs, tap by tap.
 
     Measured before epoch ``warmup`` and every later epoch that is a multiple of ``epochs``, on the epoch's own first
-    batches, with the network in evaluation mode and float32. Convolutions with one tap on a side, transposed, frozen
-    and unreached ones are left alone; so is, with a note, a layer without anything to measure. A convolution called
-    twice in one forward pass counts with its last call. Padding counts as zeros in every padding mode.
+    batches, with the network in evaluation mode and true float32, whatever ``amp`` and ``tf32`` say. Convolutions with
+    one tap on a side, transposed, frozen and unreached ones are left alone; so is, with a note, a layer without
+    anything to measure. A convolution called twice in one forward pass counts with its last call. Padding counts as
+    zeros in every padding mode.
 
     All batches go through the network at once and maps are measured where they arise, one layer at a time: the
     memory needed beyond training's is one layer's maps of these batches, and one pass serves ranges and counts.
@@ -121,7 +123,7 @@ class Gram(Hook):
         convolutions = spatial_convolutions(run.model)
         handles = [c.register_forward_pre_hook(partial(measured, n), with_kwargs=True) for n, c in convolutions.items()]
         try:
-            with torch.autocast(run.device.type, enabled=False):
+            with true_float32(run.device):
                 run.model(inputs)
         finally:
             for handle in handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from research.config import Config
+from research.errors import UsageError
 from research.hooks import HOOKS
 from research.layers.substitute import parse_spec, substitute
 from research.models import create_model
@@ -35,12 +37,24 @@ def build_network(run: Run, classes: int, shape: tuple[int, ...], without: str =
     run.model.to(run.device)  # with what the hooks put in
 
 
-def pick_device(config: Config) -> torch.device:
-    """The device of this process: its own GPU when there are GPUs and the run may use them."""
-    if config.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
+def pick_device(config: Config, decided: Sequence[str] = ()) -> torch.device:
+    """The device of this process: of those that its launcher ``decided``, else its own GPU when the run may use GPUs.
+
+    Raises:
+        UsageError: it was to be a GPU, and this process cannot use that: it never computes on a CPU instead.
+    """
+    place, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count() if config.device != "cpu" else 0
+    wants_gpu = config.device == "cuda" or gpus > 0
+    device = torch.device(decided[place] if decided else f"cuda:{place}" if wants_gpu else "cpu")
+    if device.type == "cpu":
+        return device
+    remedy = "look at CUDA_VISIBLE_DEVICES and `research doctor`, or use device=cpu"
+    if device.index >= gpus:
+        raise UsageError(f"device={config.device!r}: {device} is not there for process {place} ({gpus} GPUs); {remedy}")
+    try:
+        torch.cuda.set_device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device={config.device!r}: {device}: {str(error).splitlines()[0]}; {remedy}") from None
     return device
 
 

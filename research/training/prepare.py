@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from research.config import Config
 from research.data.choice import check, make_loaders
+from research.devices import use_tf32
 from research.distributed import of_rank_0
 from research.layers.sync_norm import synchronise
 from research.network_protocols import ScalesDecay
@@ -48,6 +49,7 @@ def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.deterministic
+    use_tf32(config.tf32)
 
     if not run.resources:  # no launcher decided: rank 0 does
         run.resources = of_rank_0(decide(config, check(config, splits).loader) if run.rank == 0 else None)

@@ -18,7 +18,7 @@ def train(directory: str) -> None:
     run.resources = Resources.handed()
     if threads := run.resources.threads if run.resources else run.config.threads:
         torch.set_num_threads(threads)
-    run.device = pick_device(run.config)
+    run.device = pick_device(run.config, run.resources.devices if run.resources else ())
     run.rank, run.world = init_distributed(run.device)
     run.pulse = Pulse(run.paths.session / f"rank{run.rank}")
     run.pulse.beat(0, STARTING)

@@ -2,6 +2,7 @@
 
 import subprocess
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from research.config import Config
 from research.config.config import CHECKED
-from research.config.effects import without_effect
+from research.config.effects import ELSEWHERE, without_effect
 from research.data.choice import make_loader
 from research.errors import Note, UsageError
 from research.launcher import agent, launch
@@ -65,7 +66,7 @@ SHOWN_BY = {  # tests of what these do when something goes wrong
     "checkpoint_minutes": "tests/training/test_train.py",
 }
 SEEN = {"channels_last", "compile", "deterministic", "sync_bn", "loader", "data_root", "download", "workers", "name"}
-SEEN |= {"runs", "device", "processes", "nodes", "rendezvous", "threads"}  # below, one by one
+SEEN |= {"tf32", "runs", "device", "processes", "nodes", "rendezvous", "threads"}  # below, one by one
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_every_rule_has_its_case():
     refused = {name.partition("=")[0] for _, name, _ in IDLE}
     settings = ({}, {"optimizer": "adamw", "weight_decay": 0}, {"schedule": "step"}, {"schedule": "constant"})
     spoken = {name for given in settings for name in without_effect(Config.load({"device": "cpu"}, given).to_dict())}
-    assert spoken - {"sync_bn", "deterministic"} <= refused
+    assert spoken - ELSEWHERE <= refused
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,19 @@ def test_deterministic_asks_torch_for_it(prepared, monkeypatch):
     run = Run(prepared().dir, Config.stored(Config().to_dict() | {"deterministic": True, "device": "cpu"}))
     prepare(run)
     assert asked == [True]
+
+
+@pytest.mark.parametrize(
+    ("tf32", "convolutions", "products"),
+    [("nothing", False, "highest"), ("convolutions", True, "highest"), ("everything", True, "high")],
+)
+def test_tf32_asks_torch_for_it(prepared, tf32, convolutions, products):
+    with pytest.warns(Note, match="TF32 is of GPUs") if tf32 != "convolutions" else nullcontext():
+        Config.load({"tf32": tf32, "device": "cpu"})
+    run = Run(prepared().dir, Config.stored(Config().to_dict() | {"tf32": tf32, "device": "cpu"}))
+    prepare(run)
+    asked = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    assert asked == (convolutions, products)
 
 
 def test_place_of_data_and_run_are_where_they_were_said_to_be(tiny, tmp_path, monkeypatch):

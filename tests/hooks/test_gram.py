@@ -12,6 +12,7 @@ from conftest import GOLDENS, rows, weights
 from torch import nn
 from torch.nn import functional as F
 
+from research.devices import use_tf32
 from research.frames.gram import load_gram
 from research.hooks import HOOKS, Hook
 from research.hooks.gram import Gram, describe, spatial_convolutions
@@ -261,6 +262,22 @@ def test_channel_with_nan_is_named_and_left_out():
     torch.testing.assert_close(
         hook.multipliers["0"], nmi.gradient_multiplier(nmi.correlation_matrix(x[:, :1], 3)), rtol=1e-6, atol=0
     )
+
+
+def test_measuring_is_true_float32_whatever_training_computes_with():
+    conv, seen = nn.Conv2d(2, 2, 3), []
+
+    def look(*_) -> None:
+        tf32 = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        seen.append((*tf32, torch.is_autocast_enabled("cpu")))
+
+    conv.register_forward_hook(look)
+    use_tf32("everything")
+    with torch.autocast("cpu", torch.bfloat16):
+        Gram().epoch_start(FakeRun(nn.Sequential(conv), torch.randn(4, 2, 8, 8)))
+        conv(torch.randn(4, 2, 8, 8))
+    assert seen == [(False, "highest", False), (True, "high", True)]
+    use_tf32("convolutions")
 
 
 def test_anisotropy_compares_rows_with_columns():
