@@ -25,6 +25,7 @@ _PR_SET_PDEATHSIG = 1
 DIE_WITH_PARENT = (
     "RESEARCH_DIE_WITH_PARENT"  # environment: the signal that a started command wants at its parent's death
 )
+LOCAL_ADDRESS = "RESEARCH_LOCAL_ADDRESS"  # environment: where the other nodes of a run reach this one
 PARENT = "RESEARCH_PARENT"  # environment: the process that must be the parent of a started one
 # What schedulers, service managers, containers and closed terminals send to let a program end in order
 STOP_SIGNALS = tuple(

@@ -8,6 +8,7 @@ because that imports torch.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -124,7 +125,7 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"lr_table={v['lr_table']!r}: schedule=table needs it, and only that schedule has it")
     if list(v["milestones"]) != sorted(set(v["milestones"])):
         problems.append(f"milestones={list(v['milestones'])}: must increase")
-    if v["nodes"] > 1 and ":" not in v["rendezvous"]:
+    if v["nodes"] > 1 and not re.fullmatch(r".+:\d{1,5}", v["rendezvous"]):
         problems.append(f"nodes={v['nodes']}: needs rendezvous=host:port, the same on every node")
     return problems + problems_of_name(v["name"])
 

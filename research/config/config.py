@@ -102,6 +102,7 @@ class Config:
     processes: Annotated[int, Range(least=1), "processes on this node, one a GPU; `gpus=N` sets this and device"] = 1
     nodes: Annotated[int, Range(least=1), "machines; start the same command on each"] = 1
     rendezvous: Annotated[str, "host:port of one node, needed for several nodes"] = ""
+    join_minutes: Annotated[float, NotNegative, "longest wait for all nodes to join; 0 = none"] = 10.0
     threads: Annotated[int, NotNegative, "CPU threads of one process; 0 = $OMP_NUM_THREADS, else cores / processes"] = 0
     restarts: Annotated[int, NotNegative, "times a run continues by itself after a worker was killed"] = 3
     log_interval: Annotated[int, Range(least=1), "steps between two rows of metrics"] = 50

@@ -78,7 +78,8 @@ def _warmup(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _places(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if v["nodes"] == 1:
-        yield "rendezvous", "there is one node; give nodes"
+        for name in ("rendezvous", "join_minutes"):
+            yield name, "there is one node; give nodes"
     if v["processes"] * v["nodes"] == 1:
         yield "sync_bn", "there is one process, whose batch statistics are already those of the whole batch"
     if v["device"] == "cpu":

@@ -10,7 +10,7 @@ from typing import Any
 
 # Where and how visibly a run is computed, not what it computes: the same experiment elsewhere keeps its identity.
 NOT_IDENTITY = frozenset(
-    "name recipe runs data_root download device processes nodes rendezvous workers threads restarts "
+    "name recipe runs data_root download device processes nodes rendezvous join_minutes workers threads restarts "
     "log_interval checkpoint_minutes hang_minutes start_over".split()
 )
 MOST_SPELLINGS = 256

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 
-from research.processes import PARENT, STOP_SIGNALS, die_with_parent, unblock
+from research.processes import LOCAL_ADDRESS, PARENT, STOP_SIGNALS, die_with_parent, unblock
 from research.runs.paths import RunPaths
 
+JOIN_SECONDS = 120  # the launchers have met: only starting Python stands between the nodes
 USAGE = 2  # exit code of a process that refused something
 
 
@@ -29,7 +30,8 @@ def main(directory: str) -> int:
         where = ["--standalone"]
     else:
         where = ["--nnodes", str(config["nodes"]), "--rdzv-backend", "c10d", "--rdzv-endpoint", config["rendezvous"]]
-        where += ["--rdzv-id", paths.dir.name]
+        where += ["--rdzv-id", paths.dir.name, "--rdzv-conf", f"is_host=false,join_timeout={JOIN_SECONDS}"]
+        where += ["--local-addr", os.environ[LOCAL_ADDRESS]]
     if hasattr(LaunchConfig, "signals_to_handle"):
         where += ["--signals-to-handle", ",".join(number.name for number in STOP_SIGNALS)]
     else:  # torch before 2.9

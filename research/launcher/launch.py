@@ -19,6 +19,7 @@ from typing import NamedTuple
 from research.config import Config
 from research.errors import Failure, UsageError
 from research.launcher import warm
+from research.launcher.nodes import NotGathered, gathered
 from research.launcher.progress import Progress
 from research.launcher.warm import Command, Started
 from research.launcher.watch import Hung, Watch
@@ -58,6 +59,7 @@ def launch(config: Config) -> Run:
 
     Raises:
         UsageError: something is wrong with the data, the devices or the run directory; nothing was started.
+        NotGathered: of several nodes some did not come.
         TrainingFailed: training raised; carries the worker's traceback.
         KeyboardInterrupt: training was asked to stop; its checkpoint is written.
     """
@@ -82,7 +84,7 @@ def launch(config: Config) -> Run:
             mark_interrupted(run)
         done = "finished before it could be stopped" if finished else "stopped; the same command continues it"
         raise KeyboardInterrupt(f"run {run.name} {done}") from None
-    except UsageError:
+    except (UsageError, NotGathered):
         run.remove_unbegun()
         raise
     except OSError as error:
@@ -110,7 +112,8 @@ def follow_to_the_end(run: Run, images: int, resources: Resources, interruption:
     with Progress(run, images) as progress:
         for _ in range(1 + run.config.restarts):
             run.set_status("running")
-            ended = train(run, resources, progress, interruption)
+            with gathered(run, resources, interruption, progress.say) as node:
+                ended = train(run, resources.environment() | node, progress, interruption)
             if ended.hung:
                 progress.say(ended.hung)
             if not lost(run, ended):
@@ -124,12 +127,12 @@ def lost(run: Run, ended: Ended) -> bool:
     return not told and not (ended.code == 0 and run.config.nodes > 1)
 
 
-def train(run: Run, resources: Resources, progress: Progress, interruption: Interruption) -> Ended:
-    """Start the processes of ``run``, show its rows until they end, and return how they did."""
+def train(run: Run, decided: dict[str, str], progress: Progress, interruption: Interruption) -> Ended:
+    """Start the processes of ``run`` with what was ``decided``, show its rows until they end; how they did."""
     output = run.paths.output
     before = output.stat().st_size if output.exists() else 0
     watch = Watch(run)
-    agent = start(run, resources)
+    agent = start(run, decided)
     hung = ""
     try:
         interruption.release()
@@ -147,14 +150,14 @@ def train(run: Run, resources: Resources, progress: Progress, interruption: Inte
     return Ended(agent.returncode, printed, hung)
 
 
-def start(run: Run, resources: Resources) -> Started:
-    """The processes of ``run``, in a process group of their own, with the ``resources`` that were decided on.
+def start(run: Run, decided: dict[str, str]) -> Started:
+    """The processes of ``run``, in a process group of their own, with what was ``decided`` in their environment.
 
     What they print goes to ``log.txt``.
     """
     alone = run.config.processes == run.config.nodes == 1
     inherited = {name: value for name, value in os.environ.items() if not OF_ANOTHER_GROUP.fullmatch(name)}
-    own = {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())} | resources.environment()
+    own = {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())} | decided
     module = "research.training" if alone else "research.launcher.agent"
     with inherited_block():
         return warm.start(Command(module, [str(run.dir)], inherited | own, run.paths.output))

@@ -44,6 +44,7 @@ def test_every_problem_is_reported_at_once():
         ({"amp": "fp8"}, "amp='fp8': expected off | bf16 | fp16"),
         ({"batch_size": 7, "processes": 2}, "batch_size=7: must divide into"),
         ({"nodes": 2}, "nodes=2: needs rendezvous=host:port"),
+        ({"nodes": 2, "rendezvous": "host:port"}, "nodes=2: needs rendezvous=host:port"),
         ({"warmup_epochs": 10, "epochs": 10}, "warmup_epochs=10: must be below epochs=10"),
         ({"min_lr": 1.0}, "min_lr=1: must not exceed lr=0.1"),
         ({"milestones": [5, 3], "schedule": "step"}, "milestones=[5, 3]: must increase"),

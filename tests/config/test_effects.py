@@ -62,6 +62,7 @@ CHANGES = {
 SHOWN_BY = {  # tests of what these do when something goes wrong
     "restarts": "tests/launcher/test_interruption.py",
     "hang_minutes": "tests/launcher/test_interruption.py",
+    "join_minutes": "tests/launcher/test_nodes.py",
     "start_over": "tests/training/test_checkpointing.py",
     "checkpoint_minutes": "tests/training/test_train.py",
 }
@@ -125,6 +126,7 @@ IDLE = [  # (given, the parameter that cannot act, why)
     ({"schedule": "step", "milestones": [3], "decay_epochs": 2}, "decay_epochs=2", "milestones"),
     ({"schedule": "table", "lr_table": "0:1", "lr": 0.3}, "lr=0.3", "lr_table"),
     ({"rendezvous": "host:1"}, "rendezvous='host:1'", "nodes"),
+    ({"join_minutes": 3.0}, "join_minutes=3.0", "nodes"),
 ]
 
 
@@ -267,6 +269,7 @@ def test_workers_and_device(tiny, monkeypatch):
         ({"processes": 2}, "--nproc-per-node 2"),
         ({"processes": 2, "nodes": 2, "rendezvous": "host:29400"}, "--nnodes 2"),
         ({"processes": 2, "nodes": 2, "rendezvous": "host:29400"}, "--rdzv-endpoint host:29400"),
+        ({"processes": 2, "nodes": 2, "rendezvous": "host:29400"}, "--local-addr 10.0.0.1"),
     ],
 )
 def test_processes_start_as_they_were_asked_for(given, seen, tiny, monkeypatch):
@@ -279,7 +282,8 @@ def test_processes_start_as_they_were_asked_for(given, seen, tiny, monkeypatch):
     monkeypatch.setattr(agent, "unblock", lambda: None)
     monkeypatch.setattr(agent.signal, "signal", lambda number, handler: None)  # of this process they stay
     monkeypatch.setenv(agent.PARENT, "")
+    monkeypatch.setenv(agent.LOCAL_ADDRESS, "10.0.0.1")
     run = Run.create(tiny(**given))
-    launch.start(run, decide(run.config, "memory"))
+    launch.start(run, decide(run.config, "memory").environment())
     agent.main(str(run.dir))
     assert seen in " ".join(said)
