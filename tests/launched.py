@@ -56,3 +56,13 @@ def begun(run: Run, ranks: int = 1) -> list[psutil.Process]:
 
     wait_until(going)
     return training(run)
+
+
+def slow_steps(in_workers) -> None:
+    """Steps of 20 ms, so that a checkpoint within a step can be told from one at the end of an epoch."""
+    in_workers("""
+        import time
+        from research.training import loop
+        set_learning_rate = loop.set_learning_rate
+        loop.set_learning_rate = lambda run: time.sleep(0.02) or set_learning_rate(run)
+    """)

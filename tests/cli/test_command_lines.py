@@ -79,7 +79,7 @@ def told(tmp_path, monkeypatch, capsys):
     torch.save({"a": torch.zeros(2)}, "small.pth")
     monkeypatch.setattr(launch, "launch", lambda config: preflight(config) and SimpleNamespace(dir="trained"))
     monkeypatch.setattr(execute, "_execute", lambda source, output, parameters, progress: output.write_text("{}"))
-    monkeypatch.setattr(sweep, "execute_all", lambda notebook, points, jobs: [])
+    monkeypatch.setattr(sweep.Execution, "run", lambda self: [])
 
     def run(line: str) -> tuple[int, str]:
         code = cli.main(shlex.split(line))

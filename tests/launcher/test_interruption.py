@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import assert_same_run, rows
-from launched import begun, command, training, wait_until, workers
+from launched import begun, command, slow_steps, training, wait_until, workers
 
 from research import launch
 from research.checkpoints import checkpoint
@@ -23,17 +23,6 @@ from research.runs.status import recorded
 from research.training.loop import fit
 
 LONG = {"epochs": 4000, "log_interval": 7, "checkpoint_minutes": 60}
-
-
-def slow(in_workers):
-    """Steps of 20 ms, so that a checkpoint within a step can be told from one at the end of an epoch."""
-    in_workers("""
-        import time
-        from research.hooks import HOOKS, Hook
-        from research.training import loop
-        set_learning_rate = loop.set_learning_rate
-        loop.set_learning_rate = lambda run: time.sleep(0.02) or set_learning_rate(run)
-    """)
 
 
 def assert_stopped(run: Run, starter: subprocess.Popen) -> None:
@@ -52,7 +41,7 @@ def assert_stopped(run: Run, starter: subprocess.Popen) -> None:
     ("sent", "to"), [(signal.SIGTERM, "both"), (signal.SIGHUP, "launcher"), (signal.SIGUSR1, "worker")]
 )
 def test_a_signal_leads_to_a_checkpoint_within_a_step(tiny, in_workers, sent, to):
-    slow(in_workers)
+    slow_steps(in_workers)
     config = tiny(name="cut", **LONG)
     run = Run(Run.create(config).dir, config)
     starter = subprocess.Popen(command(config), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -69,7 +58,7 @@ def test_a_signal_leads_to_a_checkpoint_within_a_step(tiny, in_workers, sent, to
     "to", ["all", pytest.param("one worker", marks=pytest.mark.slow), pytest.param("agent", marks=pytest.mark.slow)]
 )
 def test_a_signal_to_some_of_several_processes_stops_all_within_a_step(tiny, in_workers, to):
-    slow(in_workers)
+    slow_steps(in_workers)
     before = set(Path(tempfile.gettempdir()).glob("torchelastic*"))
     given = {"hooks": {"logit_stats": {}}, "processes": 2}
     config = tiny(name="cut", **given, **LONG | {"epochs": 3})
@@ -88,7 +77,7 @@ def test_a_signal_to_some_of_several_processes_stops_all_within_a_step(tiny, in_
 
 @pytest.mark.slow
 def test_notebook_and_all_below_it_stop_in_order(tiny, in_workers, here):
-    slow(in_workers)
+    slow_steps(in_workers)
     config = tiny(name="cut", **LONG)
     words = [f"{key}={json.dumps(value)}" for key, value in config.changes().items()]
     starter = subprocess.Popen([sys.executable, "-m", "research", "run", "train", *words], start_new_session=True)
