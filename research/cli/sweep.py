@@ -12,7 +12,7 @@ from research.errors import UsageError
 def add_to(commands: Commands) -> None:
     """Add the commands of this file."""
     sweep = commands.add("sweep", run_sweep, "run a study: every point of a grid, what is finished skipped")
-    sweep.add_argument("study", help="YAML file, see notebooks/studies/")
+    sweep.add_argument("study", help="YAML file, or a name in notebooks/studies/")
     sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
     sweep.add_argument("--per-gpu", type=int, default=1, metavar="K", help="runs that share a GPU (default 1)")
     sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a run that failed N times again")

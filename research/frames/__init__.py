@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ class Runs(pd.DataFrame):
                 given = {name: value for name, value in row.items() if name not in LONG}
                 measured = {name: v for name, v in given.items() if v is None or isinstance(v, (int, float))}
                 if measured:
-                    numbers += [(len(rows), name, value) for name, value in measured.items()]
+                    numbers += [(len(rows), name, _number(value)) for name, value in measured.items()]
                     where = {"run": directory.name, **{name: row[name] for name in ("kind", "step", "epoch")}}
                     rows.append(where | {name: value for name, value in given.items() if isinstance(value, str)})
         long = pd.DataFrame(numbers, columns=["row", "metric", "value"]).astype({"row": int, "value": float})
@@ -74,6 +76,17 @@ class Runs(pd.DataFrame):
         """
         return [_changes(read_json(RunPaths(directory).config, {})) for directory in self["dir"]]
 
+    def understood(self) -> Runs:
+        """The runs whose parameters this version knows; warns of the others, such as those of a newer version.
+
+        For what has to know what a run's methods and network are; its metrics can be read anyway.
+        """
+        problems = [_not_understood(RunPaths(directory).config) for directory in self["dir"]]
+        for name, problem in zip(self["name"], problems, strict=True):
+            if problem:
+                warnings.warn(f"{name} is left out: {problem}", stacklevel=3)
+        return self[[not problem for problem in problems]]
+
     def labels(self) -> pd.Series:
         """A name for every run's configuration: its differences from the other runs, apart from the seed."""
         told, plain = list(map(configuration, self.changes())), Config().to_dict()
@@ -86,6 +99,22 @@ class Runs(pd.DataFrame):
         apart = told_apart([label for _, label in labels.values()], [changes for changes, _ in labels.values()])
         labels = dict(zip(labels, apart, strict=True))
         return pd.Series([labels[key(each)] for each in told], index=self.index, dtype=object, name="configuration")
+
+
+def _not_understood(path: Path) -> str:
+    try:
+        return _problem_of(path.read_bytes())
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
+
+
+@lru_cache(maxsize=10_000)  # every table asks for itself
+def _problem_of(config: bytes) -> str:
+    try:
+        Config.stored(json.loads(config))
+    except UsageError as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def load_runs(path: Path | str = "runs", names: str | Iterable[str] | None = None) -> Runs:
@@ -157,7 +186,7 @@ def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     status = status_of(directory)
     rows = read_rows(RunPaths(directory).metrics)
     losses = [row.get("loss") for row in rows if row["kind"] == "val"]
-    losses = [loss for loss in losses if loss is None or isinstance(loss, (int, float))]
+    losses = [_number(loss) for loss in losses if loss is None or isinstance(loss, (int, float))]
     row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
     row["hooks"] = "+".join(config["hooks"])
@@ -169,9 +198,17 @@ def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{owner}.{name}": value for name, value in given.items()}
     row |= {"epoch": status.get("epoch", 0), "step": status.get("step", 0)}
     measured = {name: status.get(name) for name in ("best_top1", "last_top1", "seconds")}
-    measured["last_loss"] = losses[-1] if losses else None
-    row |= {name: float("nan") if value is None else value for name, value in measured.items()}
+    row |= {name: _number(value) for name, value in measured.items()}
+    row["last_loss"] = losses[-1] if losses else float("nan")
     return row | {"message": status.get("message", ""), "dir": str(directory)}
+
+
+def _number(value: float | None) -> float:
+    """``value`` as a float: NaN for none, infinite where it is beyond what a float holds."""
+    try:
+        return float("nan") if value is None else float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _changes(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def training_losses(runs: Runs) -> pd.DataFrame:
     Quantities: ``loss`` (training, as minimised), ``ce`` (its cross-entropy alone, where it can be told from what a
     teacher adds), ``top1_err`` (validation, percent).
     """
+    runs = runs.understood()
     rows = runs.metrics
     keys = ["run", "epoch"]
     told = rows[rows["kind"].isin(["train_epoch", "val", "distill"])].drop_duplicates(

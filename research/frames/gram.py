@@ -5,10 +5,12 @@ Everything comes from ``gram/epoch_EEE.npz`` and the metrics; nothing is trained
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -45,14 +47,27 @@ class GramRecord:
 
 def gram_epochs(run_dir: Path | str) -> list[int]:
     """Epochs in which the run measured, in order; empty without GraM."""
-    return sorted(int(path.stem.removeprefix("epoch_")) for path in RunPaths(run_dir).multipliers.glob("epoch_*.npz"))
+    named = [path.stem.removeprefix("epoch_") for path in RunPaths(run_dir).multipliers.glob("epoch_*.npz")]
+    return sorted(int(epoch) for epoch in named if epoch.isdecimal())
+
+
+def with_gram(runs: Runs) -> Runs:
+    """The runs that have measurements of GraM; with a warning not those that have one that cannot be read."""
+    kept = []
+    for name, directory in zip(runs["name"], runs["dir"], strict=True):
+        try:
+            kept.append(bool([load_gram(directory, epoch) for epoch in gram_epochs(directory)]))
+        except UsageError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            kept.append(False)
+    return runs[kept]
 
 
 def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
     """What GraM measured in ``epoch`` (``None``: the newest), from ``run_dir/gram/epoch_EEE.npz``.
 
     Raises:
-        UsageError: the run has no such measurement; says which it has.
+        UsageError: the run has no such measurement, with those that it has; or its file cannot be read.
     """
     known = gram_epochs(run_dir)
     if not known:
@@ -60,7 +75,15 @@ def load_gram(run_dir: Path | str, epoch: int | None = None) -> GramRecord:
     epoch = known[-1] if epoch is None else epoch
     if epoch not in known:
         raise UsageError(f"run {Path(run_dir).name} measured nothing in epoch {epoch}; it did in {known}")
-    with np.load(RunPaths(run_dir).multipliers_of(epoch)) as file:
+    path = RunPaths(run_dir).multipliers_of(epoch)
+    try:
+        return _read_gram(path)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise UsageError(f"{path}: is no measurement of GraM: {error}") from None
+
+
+def _read_gram(path: Path) -> GramRecord:
+    with np.load(path) as file:
         layers = tuple(
             GramLayer(
                 name=str(name),
@@ -139,7 +162,7 @@ def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
     ``error``                 standard error of ``difference``; NaN below two pairs
     ========================  ==========================================================================
     """
-    runs = runs[runs["status"] == "finished"]
+    runs = runs[runs["status"] == "finished"].understood()
     changes = list(map(configuration, runs.changes()))
     setups = [
         {"model": model} | {name: value for name, value in own.items() if owner(name) != "gram"}

@@ -71,7 +71,11 @@ def run_results(runs: Runs) -> pd.DataFrame:
 
 
 def group_runs(runs: Runs) -> list[Group]:
-    """The groups of ``runs``, simplest first: in order of how many parameters differ from their default."""
+    """The groups of ``runs``, simplest first: in order of how many parameters differ from their default.
+
+    Runs whose parameters this version does not know are left out, see :meth:`research.frames.Runs.understood`.
+    """
+    runs = runs.understood()
     changed = list(map(configuration, runs.changes()))
     distinct = {key(found): found for found in changed}
     places = pd.Series([list(distinct).index(key(found)) for found in changed], index=runs.index)

@@ -23,8 +23,9 @@ def with_alpha(runs: Runs) -> Runs:
 
     ``network`` is the model and what else differs among the runs, other than seed, alpha and observing hooks: an alpha
     that changes over the epochs counts as another network. ``baseline`` is the network without PowerGrad, whose runs
-    with alpha = 1 it is compared with.
+    with alpha = 1 it is compared with. Runs whose parameters are not known are left out.
     """
+    runs = runs.understood()
     own = [
         {k: v for k, v in changes.items() if k not in NOT_NETWORK and owner(k) not in OBSERVERS}
         for changes in map(configuration, runs.changes())

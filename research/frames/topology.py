@@ -46,6 +46,7 @@ def topology_points(runs: Runs) -> pd.DataFrame:
         UsageError: nothing is left.
     """
     rows = {}
+    runs = runs.understood()
     for run, changes in zip(runs.itertuples(), runs.changes(), strict=True):
         config = Run.open(run.dir).config
         try:

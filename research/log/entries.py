@@ -73,8 +73,11 @@ def append(
     Without a ``title``, it names network, changes and data set. ``note`` is the purpose, in a sentence.
 
     Raises:
-        UsageError: what :func:`research.log.logbook.append` raises.
+        UsageError: what :func:`research.log.logbook.append` raises; or no run has parameters that are known.
     """
+    names, runs = ", ".join(runs["name"]), runs.understood()
+    if not len(runs):
+        raise UsageError(f"no entry: this version knows the parameters of none of {names}")
     marks = {name: _state(Path(directory)) for name, directory in zip(runs["name"], runs["dir"], strict=True)}
     if logbook.has(marks, path):
         return None

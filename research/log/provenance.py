@@ -110,8 +110,19 @@ def circumstances(groups: Sequence[Group]) -> str:
 
 def sessions_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The entries of ``env.json`` for every session of every run."""
+    return [each for group in groups for home in group.runs["dir"] for each in _sessions(home)]
+
+
+def _sessions(directory: Path | str) -> list[dict[str, Any]]:
+    """The sessions of a run as :func:`research.runs.environment.environment` describes them; not what is no session."""
+    said = read_json(RunPaths(directory).environment, [])
+    kinds = {"started": str, "python": str, "device": str, "packages": dict, "processes": int, "threads": int}
     return [
-        each for group in groups for home in group.runs["dir"] for each in read_json(RunPaths(home).environment, [])
+        each
+        for each in (said if isinstance(said, list) else [])
+        if isinstance(each, dict)
+        and all(isinstance(each.get(name), kind) for name, kind in kinds.items())
+        and isinstance(each.get("commit"), (str, type(None)))
     ]
 
 
@@ -122,7 +133,7 @@ def _machine(session: Mapping[str, Any]) -> str:
 
 def _commits(sessions: Sequence[Mapping[str, Any]]) -> str:
     found = dict.fromkeys(session["commit"][:7] if session["commit"] else "unknown" for session in sessions)
-    changed = " with uncommitted changes" if any(session["uncommitted"] for session in sessions) else ""
+    changed = " with uncommitted changes" if any(session.get("uncommitted") for session in sessions) else ""
     return f"commit{'s' * (len(found) > 1)} {', '.join(found)}{changed}"
 
 
@@ -179,5 +190,5 @@ def teachers(groups: Sequence[Group]) -> str:
 
 def began(directory: Path | str) -> str:
     """When the run's first session started; a run without one sorts before all others."""
-    sessions = read_json(RunPaths(directory).environment, [])
+    sessions = _sessions(directory)
     return sessions[0]["started"] if sessions else ""

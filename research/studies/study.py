@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from typing import Annotated, Any, Literal
 
 from research.config import Config
 from research.config.merging import doubled, overlaid
-from research.errors import UsageError
+from research.errors import UsageError, nearest
 from research.parameters import yaml_1_2
 from research.parameters.signatures import check_arguments
 from research.runs.paths import home_of
@@ -76,12 +77,33 @@ class Point:
         return self.dir.parent / ".sweep" / f"{self.dir.name}.log"
 
 
-def read_study(path: str | Path) -> Study:
-    """The study in the file ``path``.
+def find_study(study: str | Path) -> Path:
+    """The file of a study: a path here or in the project, or a name under ``notebooks/studies`` of either.
+
+    Raises:
+        UsageError: there is none; with what there is, and where was looked.
+    """
+    homes = [Path(), Path(__file__).parents[2]]
+    folders = [home / "notebooks" / "studies" for home in homes]
+    for folder in [*homes, *folders]:
+        for candidate in (folder / study, folder / f"{study}.yaml"):
+            if os.path.isfile(candidate):
+                return candidate
+    if os.path.lexists(study):
+        return Path(study)  # reading says what is wrong with it
+    known = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    places = " nor in ".join(dict.fromkeys(str(folder.resolve()) for folder in [*homes, *folders] if folder.is_dir()))
+    name = Path(study).name.removesuffix(".yaml")
+    raise UsageError(f"no study {str(study)!r} in {places}{nearest(name, known)}")
+
+
+def read_study(study: str | Path) -> Study:
+    """The study in a file that :func:`find_study` finds.
 
     Raises:
         UsageError: every problem of the file itself; those of its runs are found when it is expanded.
     """
+    path = find_study(study)
     try:
         given = yaml_1_2.read(path)
     except UsageError as error:

@@ -51,7 +51,7 @@ LINES = {  # command line -> exit code, and a part of what is told
     "run ''": (2, "no notebook ''"),
     "run " + "x" * 300: (2, "no notebook"),
     "run train 'epochs={1: 2}'": (2, "epochs={1: 2}: expected int"),
-    "sweep absent.yaml": (2, "study absent.yaml: cannot be read"),
+    "sweep absent.yaml": (2, "no study 'absent.yaml' in "),
     "sweep latin.yaml": (2, "not text in UTF-8"),
     "sweep numbers.yaml": (2, "unknown parameter '1'"),
     "evaluate /etc/passwd": (2, "/etc/passwd: damaged, or not a file of weights"),

@@ -15,12 +15,13 @@ from conftest import REPOSITORY, assert_same_run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research.cli import main
 from research.config import Config
 from research.errors import UsageError
 from research.runs.run import Run
 from research.studies import execution
 from research.studies import sweep as sweeping
-from research.studies.study import expand, read_study, word
+from research.studies.study import expand, find_study, read_study, word
 from research.studies.sweep import sweep
 from research.training.loop import fit
 
@@ -301,3 +302,19 @@ def test_recorded_sparse_study_is_one_process_of_checked_runs():
     methods = {name for point in points for name in point.config.hooks}
     assert {"static_sparse", "set", "dsr", "rigl", "deepr", "prune", "tied"} == methods
     assert {point.config.seed for point in points} == set(range(5)) and len(points) == 20 * 5
+
+
+@pytest.mark.parametrize("typed", ["sparse-small", "sparse-small.yaml", "notebooks/studies/sparse-small.yaml"])
+def test_a_study_of_the_project_is_found_from_anywhere_and_one_s_own_first(typed, here):
+    assert find_study(typed).resolve() == REPOSITORY / "notebooks" / "studies" / "sparse-small.yaml"
+    mine = here / "notebooks" / "studies" / "sparse-small.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("name: mine")
+    assert find_study(typed).resolve() == mine
+    assert read_study(typed).name == "mine"
+
+
+def test_a_study_that_is_nowhere_is_refused_with_where_was_looked(here, capsys):
+    assert main(["sweep", "sparse-smal"]) == 2
+    told = capsys.readouterr().err
+    assert f"no study 'sparse-smal' in {here} nor in {REPOSITORY}" in told and "did you mean 'sparse-small'?" in told
