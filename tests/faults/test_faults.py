@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from injection import Process  # noqa: E402
-from trials import IDENTICAL, REFUSED, TOLD, TRIALS  # noqa: E402
+from trials import IDENTICAL, REFUSED, TOLD, TRIALS, UNTRIED  # noqa: E402
 
 LOST = "lost"
 ALWAYS = (
@@ -50,7 +50,10 @@ def outcome(name: str, seed: int, folder: Path) -> str:
 
 @pytest.mark.parametrize("name", ALWAYS)
 def test_nothing_finished_is_lost(name, tmp_path):
-    assert outcome(name, 0, tmp_path / "trial") in (IDENTICAL, TOLD, REFUSED)
+    found = outcome(name, 0, tmp_path / "trial")
+    if found == UNTRIED:
+        pytest.skip("this fault cannot be made here: it takes a file system to be mounted")
+    assert found in (IDENTICAL, TOLD, REFUSED)
 
 
 @pytest.mark.faults
@@ -88,7 +91,7 @@ def in_parallel(waiting: list[tuple[str, int, Path]]) -> list[tuple[str, str]]:
 
 def table(results: list[tuple[str, str]]) -> str:
     """Trials by kind: how many, and how they ended."""
-    columns = (IDENTICAL, TOLD, REFUSED, LOST)
+    columns = (IDENTICAL, TOLD, REFUSED, UNTRIED, LOST)
     counts = {name: Counter(LOST if o.startswith(LOST) else o for n, o in results if n == name) for name in TRIALS}
     counts["all"] = sum(counts.values(), Counter())
     width = max(map(len, counts))

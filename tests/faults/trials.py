@@ -1,12 +1,13 @@
 """The trials: each injects one fault, knows the end that it must have, and proves that nothing finished was lost.
 
 A trial takes a random stream and an empty folder and returns ``IDENTICAL`` (it went on to what it would have been),
-``TOLD`` (it went on, and said what it could not restore) or ``REFUSED`` (one clear line, nothing changed); everything
-else raises.
+``TOLD`` (it went on, and said what it could not restore), ``REFUSED`` (one clear line, nothing changed), or
+``UNTRIED`` where the fault cannot be made on this machine, which proves nothing; everything else raises.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -24,11 +26,13 @@ from research.data.ffcv import beton
 from research.launcher import watch
 from research.log import logbook
 from research.processes import STOP_SIGNALS
-from research.runs.pulse import IN_STEP, Pulse
+from research.runs.metrics import read_rows
 from research.runs.run import Run
 from research.runs.status import recorded
 
 IDENTICAL, TOLD, REFUSED = "identical", "went on, loss told", "refused clearly"
+UNTRIED = "not tried"
+SECONDS = 120.0  # that anything in a trial may take
 STEPS = 33  # of a small run: 3 epochs of 11
 Trial = Callable[[Random, Path], str]
 TRIALS: dict[str, tuple[int, Trial]] = {}  # name -> how many of 1,000, the trial
@@ -248,7 +252,7 @@ def full_disk(random: Random, folder: Path) -> str:
     size, place = random.choice(SIZES), folder / "other"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", place], capture_output=True).returncode:
-        return IDENTICAL  # not allowed here
+        return UNTRIED  # not allowed here
     try:
         done = other.train()
         if done.code:
@@ -422,25 +426,30 @@ def method_that_raises_on_one_rank(random: Random, folder: Path) -> str:
 
 @trial(8)
 def rank_that_hangs(random: Random, folder: Path) -> str:
-    """Seen from outside by the places that ranks tell; the one that is behind is named."""
-    training, hung = Training(folder, random, hang_minutes=0.002), random.randrange(3)
-    run = Run.create(training.config)
-    for rank in range(3):
-        pulse = Pulse(run.paths.session / f"rank{rank}")
-        pulse.session = 1
-    looking = watch.Watch(run)
-    for rank in range(3):
-        pulse = Pulse(run.paths.session / f"rank{rank}")
-        pulse.session = 5
-        pulse.beat(5, IN_STEP, int(rank != hung))
+    """One of two stops moving in a step: it is named with its last step; ended as a launcher ends them, both go on."""
+    whole, other = pair(random, folder)
+    victim, step = random.randrange(2), random.randint(2, STEPS)
+    looking = watch.Watch(Run(other.run.dir, replace(other.config, hang_minutes=0.1)))
+
+    def sabotage(rank):
+        if rank == victim:
+            at_step(step, lambda run: time.sleep(SECONDS))
+
+    ranks = Ranks(other, free_port(), sabotage)
     try:
-        for _ in range(100):
+        for _ in range(round(SECONDS / 0.02)):
             looking.look()
-            time.sleep(0.01)
+            time.sleep(0.02)
+        raise Lost("not seen")
     except watch.Hung as error:
-        expect(str(error).startswith(f"rank {hung} made no step") and "last step 5" in str(error), str(error))
-        return REFUSED
-    raise Lost("not seen")
+        # the other waits for it, in the next step or in the same one
+        told = rf"ranks? (0, )?{victim}(, 1)? made no step for \S+ minutes \(last step {step - 1}, in the next step\)"
+        expect(bool(re.match(told, str(error))), f"rank {victim} hung in step {step}: {error}")
+    finally:
+        for process in ranks.processes:
+            process.send(signal.SIGKILL)
+        ranks.wait()
+    return together(whole, other)
 
 
 @trial(60)
@@ -496,21 +505,32 @@ def kill_9_of_a_beton_writer(random: Random, folder: Path) -> str:
 
 @trial(10)
 def kill_9_of_launcher_notebook_or_sweep(random: Random, folder: Path) -> str:
-    """All processes below it end, and the same command gives what the undisturbed one gave."""
-    whole = Training(folder / "whole", random, hooks={}, epochs=20)
+    """While its run trains: all processes below it end, and the same command gives what the undisturbed one gave."""
+    whole = Training(folder / "whole", random, hooks={}, epochs=40)
     expect(whole.train().code == 0, "the undisturbed run")
     other = Training(folder / "other", random, **whole.given | {"runs": str(folder / "other")})
-    words = [f"{key}={value}" for key, value in whole.given.items() if key not in ("hooks", "model_args", "runs")]
-    words += ["model_args.batch_norm=false", f"runs={folder / 'other'}"]
-    command = random.choice([python("research", "train", *words), python("research", "run", "train", *words)])
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(random.uniform(2, 12))
-    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    study, base = folder / "study.yaml", {key: value for key, value in other.given.items() if key != "name"}
+    study.write_text(json.dumps({"name": "run", "base": base}))
+    words = [f"{key}={json.dumps(value)}" for key, value in other.given.items() if value != {}]
+    command = random.choice([("train", *words), ("run", "train", *words), ("sweep", str(study))])
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(python("research", *command), **silent, start_new_session=True)
+    step, end = random.randint(1, 300), time.monotonic() + SECONDS
+    while step > max((row["step"] for row in read_rows(other.run.paths.metrics)), default=0):
+        expect(process.poll() is None and time.monotonic() < end, f"{command[0]} trains nothing")
+        time.sleep(0.01)
+    below = psutil.Process(process.pid).children(recursive=True)
+    expect(len(below) > 0 and other.run.status["status"] == "running", f"{command[0]} has ended already")
     process.send_signal(random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP]))
-    process.wait(60)
+    process.wait(SECONDS)
     gone, alive = psutil.wait_procs(below, timeout=45)
     expect(not alive, f"left alive: {alive}")
-    return go_on(whole, other)
+    reached = other.reached()
+    done = subprocess.run(python("research", *command), capture_output=True, text=True, timeout=SECONDS)
+    expect(done.returncode == 0, f"{command[0]} does not continue: {done.stdout} {done.stderr}")
+    expect(other.reached() >= reached, "went back")
+    same(whole, other)
+    return IDENTICAL
 
 
 @trial(5)
