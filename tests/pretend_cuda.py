@@ -164,12 +164,13 @@ def held(value):
 def pinned(tensor: Tensor) -> Tensor:
     """``Tensor.pin_memory``: from memory that is not pinned a copy to the GPU waits, whatever it asks for."""
     copy = tensor.clone()
-    copy.pinned = True
+    Gpu.current.pinned.append(copy)  # while it lives nothing else lies there
     return copy
 
 
 def is_pinned(tensor: Tensor) -> bool:
-    return getattr(tensor, "pinned", False)
+    place = tensor.data_ptr()
+    return any(p.data_ptr() <= place < p.data_ptr() + max(1, p.nbytes) for p in Gpu.current.pinned)
 
 
 class Gpu(TorchDispatchMode):
@@ -178,6 +179,7 @@ class Gpu(TorchDispatchMode):
     def __init__(self, package: str = "research"):
         super().__init__()
         self.package, self.events, self.recording, self.kernels = package, [], False, 0
+        self.pinned: list[Tensor] = []
         self.calls, self.leaving = (
             [],
             False,

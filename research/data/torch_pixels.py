@@ -19,12 +19,18 @@ def render(pixels, offsets, heights, widths, draws, finish, size, taps) -> torch
     ``finish`` = (scale (S, C), bias (S, C), cutout side, colours change?, crop before resizing?, bicubic?); ``taps`` is
     the largest number of filter taps among them, 0 when no image is resized.
     """
-    scale, bias, cutout, jitter, boxed, cubic = finish
+    scale, _, _, jitter, boxed, cubic = finish
     image = (pixels, offsets, heights, widths, scale.shape[1])
     x = _resample(image, draws, size, taps, boxed, cubic) if taps else _copy(image, draws, size)
     x = torch.where(draws["flip"].bool()[:, None, None, None], x.flip(2), x)
     if jitter:
         x = _jitter(x, draws)
+    return finished(x, draws, finish)
+
+
+def finished(x: torch.Tensor, draws, finish) -> torch.Tensor:
+    """Pixels ``x`` (B, S, S, C) of any type, normalised and cut out as ``draws`` says: new memory, float32."""
+    size, (scale, bias, cutout, *_) = x.shape[1], finish
     x = x * scale + bias
     if cutout:
         at, half = torch.arange(size, device=x.device), cutout // 2

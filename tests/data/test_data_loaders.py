@@ -7,7 +7,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from gpu_cases import gpu
 from PIL import Image
+from pretend_cuda import CUDA, OnGpu
 
 from research.config import Config
 from research.data import choice as loaders
@@ -112,6 +114,33 @@ def test_reflected_padding_equals_the_plain_reference(make, monkeypatch, kind):
         monkeypatch.setattr(loader, "augment", Augment(**config.data_args))
     found, expected = everything(loader), plain(0, config)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+RESIZED = {"crop": "resized", "flip": True, "cutout": 4, "jitter": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("given", "travel_as"), [(AUGMENT, torch.uint8), pytest.param(RESIZED, torch.float32, marks=pytest.mark.slow)]
+)
+def test_ffcv_batches_reach_a_gpu_without_a_wait_and_with_the_pixels_of_the_cpu(betons, given, travel_as, monkeypatch):
+    from research.data.ffcv import loader as ffcv
+
+    came_as, finished = [], ffcv.finished
+    monkeypatch.setattr(ffcv, "finished", lambda x, *how: (came_as.append(x.dtype), finished(x, *how))[1])
+    config = dataclasses.replace(CONFIG, data_args=given)
+    expected = everything(make_loader(config, "train"))
+    with gpu() as on:
+        loader = make_loader(dataclasses.replace(config, loader="ffcv", data_root=str(betons)), "train", device=CUDA)
+        on.taken()
+        batches = list(loader)
+        assert on.taken() == [] and set(came_as) == {travel_as}
+        assert all(isinstance(tensor, OnGpu) for batch in batches for tensor in batch)
+        found = [torch.cat(tensors).cpu() for tensors in zip(*batches, strict=True)]
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # a defect: nothing is pinned
+        next(iter(loader))
+        assert {kind for kind, where in on.taken() if "ffcv/operations" in where} == {"blocking copy from host"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,15 +14,22 @@ from functools import cache
 import numpy as np
 import torch
 
-from research.data.augment import DRAW, Augment
+from research.data.augment import DRAW, Augment, draw_evaluation
 from research.data.ffcv.beton import Beton
 from research.data.loader import Batch, DataInfo, Loader, Share, finish
+from research.data.torch_pixels import finished, taps_needed
+from research.devices import send
 
 AHEAD = 2  # batches that FFCV prepares in advance
 
 
 class BetonLoader(Loader):
-    """Batches of an FFCV file; ``threads`` of FFCV decode, the pixels do not depend on their number."""
+    """Batches of an FFCV file; ``threads`` of FFCV decode, the pixels do not depend on their number.
+
+    A GPU gets them from FFCV's pinned memory, on a stream beside the one that computes, and normalises and cuts out
+    itself. They travel as bytes where images are only cropped and mirrored; what was resized or recoloured lies between
+    two bytes and travels as float32, so that its pixels are those of every other loader.
+    """
 
     def __init__(
         self,
@@ -36,8 +43,13 @@ class BetonLoader(Loader):
     ):
         super().__init__(info, share, device)
         self.augment, self.channels_last = augment, channels_last
-        ffcv = _ffcv()
-        decoder = ffcv.Render(info.shape, finish(info, augment, self.training))
+        ffcv, done = _ffcv(), finish(info, augment, self.training)
+        decoder = ffcv.Render(info.shape, done)
+        if self.device.type == "cuda":
+            lines = (torch.from_numpy(line).view(-1, info.shape[0]) for line in done[:2])
+            self.finish = (*(send(line, self.device) for line in lines), *done[2:])
+            raw = (np.ones_like(done[0]), np.zeros_like(done[1]), 0, *done[3:])
+            decoder = ffcv.Render(info.shape, raw, self._bytes_suffice)
         self.pipeline = ffcv.Loader(
             str(file.path),
             batch_size=self.batch,
@@ -45,9 +57,13 @@ class BetonLoader(Loader):
             os_cache=True,
             drop_last=False,
             batches_ahead=AHEAD,
-            pipelines={"image": [decoder], "label": [ffcv.IntDecoder()]},
+            pipelines={"image": [decoder, *self._moves()], "label": [ffcv.IntDecoder(), *self._moves()]},
         )
         self.samples = self.pipeline.reader.metadata
+
+    def _moves(self) -> list:
+        """What brings a field to the GPU."""
+        return [_ffcv().ToTensor(), _ffcv().ToDevice(self.device)] if self.device.type == "cuda" else []
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         table = self._table(self.rows(first, last))
@@ -55,11 +71,27 @@ class BetonLoader(Loader):
             return
         self.pipeline.reader.metadata = table  # the epoch's thread takes it when it starts
         epoch = _ffcv().Epoch(self.pipeline, np.arange(len(table), dtype=np.uint64))
-        for inputs, targets in _drain(epoch):
-            # FFCV writes into the same few buffers again and again: what leaves is a copy
-            inputs = torch.from_numpy(inputs).to(self.device, copy=True).permute(0, 3, 1, 2)
-            targets = torch.from_numpy(targets).to(self.device, copy=True).reshape(-1)
+        ready = self._finished(_drain(epoch), table["f0"]) if self.device.type == "cuda" else _copied(_drain(epoch))
+        for inputs, targets in ready:
+            inputs = inputs.permute(0, 3, 1, 2)
             yield inputs if self.channels_last else inputs.contiguous(), targets
+
+    def _finished(self, batches: Iterator[Batch], drawn: np.ndarray) -> Iterator[Batch]:
+        """``batches`` on the GPU, (B, S, S, C) and (B, 1), finished as ``drawn`` says; in memory of their own."""
+        cut = {name: send(torch.from_numpy(drawn[name].copy()), self.device) for name in ("cut_row", "cut_column")}
+        at = 0
+        for inputs, targets in batches:
+            now = {name: column[at : at + len(inputs)] for name, column in cut.items()}
+            at += len(inputs)
+            yield finished(inputs, now, self.finish), targets.reshape(-1).clone()
+
+    def _bytes_suffice(self, heights: np.ndarray, widths: np.ndarray) -> bool:
+        """Whether images of these sizes are only cropped and mirrored."""
+        size, augment = self.info.shape[-1], self.augment
+        if self.training and (augment.crop == "resized" or augment.jitter):
+            return False
+        boxes = draw_evaluation(augment, heights.astype(np.int64), widths.astype(np.int64), size)
+        return not taps_needed(boxes, size, augment.interpolation == "bicubic")
 
     def _table(self, rows: np.ndarray) -> np.ndarray:
         """FFCV's entries (image, label) of samples ``rows`` in this order, each image's with its DRAW record."""
@@ -78,8 +110,18 @@ class BetonLoader(Loader):
         return table
 
 
-def _drain(epoch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What an FFCV epoch produces: no exception of its thread is lost, and the thread ends with this generator."""
+def _copied(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
+    """Copies, because FFCV writes into the same few buffers again and again."""
+    for inputs, targets in batches:
+        yield torch.from_numpy(inputs).clone(), torch.from_numpy(targets).clone().reshape(-1)
+
+
+def _drain(epoch) -> Iterator[tuple[np.ndarray, np.ndarray] | Batch]:
+    """What an FFCV epoch produces, arrays or tensors of the GPU, in the few buffers that it has.
+
+    No exception of its thread is lost, and the thread ends with this generator. The stream that computes waits for the
+    one that a batch came on, as in FFCV's own iterator.
+    """
     try:
         while True:
             try:
@@ -90,10 +132,20 @@ def _drain(epoch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 raise RuntimeError(f"FFCV's thread failed: {epoch.failure!r}") from epoch.failure
             if got is None:
                 return
-            yield got[1]
+            slot, batch = got
+            _await(epoch, slot)
+            yield batch
     finally:
         epoch.close()
         epoch.join(timeout=10)
+        for slot in range(len(epoch.cuda_streams)):  # before its buffers are used for something else
+            _await(epoch, slot)
+
+
+def _await(epoch, slot: int) -> None:
+    """Let what is computed from now on come after what was sent through buffer ``slot``; the host does not wait."""
+    if (stream := epoch.cuda_streams[slot]) is not None:  # without CUDA there are none
+        epoch.current_stream.wait_stream(stream)
 
 
 @cache

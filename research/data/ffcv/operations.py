@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -13,10 +15,11 @@ from ffcv.loader import Loader
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
+from ffcv.transforms import ToDevice, ToTensor
 
 from research.data.pixel_kernels import render
 
-__all__ = ["Epoch", "IntDecoder", "Loader", "Render", "most_threads"]
+__all__ = ["Epoch", "IntDecoder", "Loader", "Render", "ToDevice", "ToTensor", "most_threads"]
 
 most_threads = numba.config.NUMBA_NUM_THREADS
 
@@ -43,15 +46,28 @@ class Epoch(EpochIterator):
 
 
 class Render(SimpleRGBImageDecoder):
-    """Decode a stored image and render it as the DRAW record in its entry says: (S, S, C) float32, normalised."""
+    """Decode a stored image and render it as the DRAW record in its entry says: (S, S, C), finished as ``finish`` says.
 
-    def __init__(self, shape: tuple[int, int, int], finish: tuple):
+    They are float32, or bytes where ``bytes_suffice`` (heights, widths) of the stored images.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        finish: tuple,
+        bytes_suffice: Callable[[np.ndarray, np.ndarray], bool] = lambda heights, widths: False,
+    ):
         super().__init__()
         self.channels, self.size, _ = shape
-        self.finish = finish
+        self.finish, self.bytes_suffice = finish, bytes_suffice
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        suffice = self.bytes_suffice(self.metadata["height"], self.metadata["width"])
+        return np.dtype("u1" if suffice else "<f4")
 
     def declare_state_and_memory(self, previous_state):
-        shape, dtype = (self.size, self.size, self.channels), np.dtype("<f4")
+        shape, dtype = (self.size, self.size, self.channels), self.dtype
         return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
 
     def generate_code(self):
