@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.errors import UsageError
+from research.launcher.slurm.cluster import refuse_impossible
 from research.launcher.slurm.one import on_nodes as config_on_nodes
-from research.launcher.slurm.options import Options, completed, gpus_of, read_options, refuse_impossible
+from research.launcher.slurm.options import Options, completed, gpus_of, read_options
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
 from research.notebooks.execute import find, read_parameters

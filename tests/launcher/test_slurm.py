@@ -1,5 +1,6 @@
 """Jobs on Slurm, with programs in the place of Slurm's: what is asked of it, what it says, and what a job does."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from launched import begun, slow_steps, wait_until
 from submitit.core.utils import DelayedSubmission
 
 from research import cli
+from research.errors import Note
 from research.launcher.slurm.job import Command, Job
 from research.launcher.slurm.options import Options, minutes, read_options
 from research.launcher.slurm.queue import Standing
@@ -84,7 +86,7 @@ def sent_jobs() -> list[Job]:
 
 def test_waiting_runs_are_queued_as_one_array(study, research):
     path = study()
-    finished = Run.create(Run.open(make(path, research, 1)).config)
+    finished = Run.create(Run.open(make(path, 1)).config)
     finished.set_status("finished", epoch=2, epochs=2)
     words = ("--partition", "low", "--time", "2:00:00", "--array-parallelism", "5", "--notice", "90", "--account", "us")
     code, said = research("sweep", path, "--on", "slurm", *words)
@@ -98,7 +100,7 @@ def test_waiting_runs_are_queued_as_one_array(study, research):
     assert json.loads(Path("runs/.slurm/s-seed-2.json").read_text())["job"] == "7_1"
 
 
-def make(path: str, research, seed: int) -> Path:
+def make(path: str, seed: int) -> Path:
     """Make the folder of one run of a study, as a start does."""
     from research.studies.study import expand, read_study
 
@@ -165,6 +167,7 @@ def test_one_run_is_one_job(slurm, research):
         ("--gpus 1", "gpus=1: a node of partition low has 0"),
         ("--partition high --gpus 8", "gpus=8: a node of partition high has 4"),
         ("--nodes 4", "nodes=4: partition low has 2"),
+        ("--time 1 --notice 60", "notice=60: time=1 leaves a job no time before it"),
         ("--pack 0", "--pack='0': must be >= 1"),
         ("--pack 9", "cpus=9: a node of partition low has 4"),
         ("--pack 2 --nodes 2", "pack=2: a run on nodes=2 has its job for itself"),
@@ -182,6 +185,23 @@ def test_what_slurm_refuses_is_told_in_its_words(study, research):
     code, said = research("sweep", study(), "--on", "slurm", "--account", "them")
     assert code == 2 and "error: Slurm refuses: Batch job submission failed: Invalid account\n" in said
     assert not list(Path("runs").glob(".slurm/*.json"))
+
+
+def test_a_cluster_that_does_not_answer_is_told_and_hides_no_run(study, research, slurm):
+    path = study(seeds=[0])
+    research("sweep", path, "--on", "slurm")
+    make(path, 0)
+    (slurm / "bin" / "squeue").write_text("#!/bin/sh\necho squeue: error: no controller >&2; exit 1\n")
+    with pytest.warns(Note, match="Slurm does not say how its jobs stand: no controller"):
+        code, said = research("runs")
+    assert code == 0 and "s-seed-0  created" in said
+
+
+def test_without_submitit_the_extra_is_named(study, research, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "submitit" else find(name))
+    code, said = research("sweep", study(), "--on", "slurm")
+    assert code == 2 and "error: --on slurm needs submitit; pip install 'research[slurm]'" in said
 
 
 def test_options_of_slurm_without_slurm_are_refused(study, research, monkeypatch):
@@ -236,13 +256,15 @@ def test_of_several_nodes_the_first_executes_the_notebook():
 # -- the job itself -----------------------------------------------------------------------------------------------
 
 
-def started(folder: Path, job: Job) -> subprocess.Popen:
-    """``job`` as srun starts it on a node."""
+def started(folder: Path, job: Job, node: int = 0, nodes: int = 1) -> subprocess.Popen:
+    """``job`` as srun starts it on one of its nodes, which are all this machine."""
     (folder / "jobs").mkdir(exist_ok=True)
     submission = DelayedSubmission(job)
     submission.set_timeout(60, 10)
     submission.dump(folder / "jobs" / "7_submitted.pkl")
-    where = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1", "SUBMITIT_EXECUTOR": "slurm"}
+    where = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "localhost", "SUBMITIT_EXECUTOR": "slurm"}
+    where |= {name: str(nodes) for name in ("SLURM_NTASKS", "SLURM_JOB_NUM_NODES")}
+    where |= {name: str(node) for name in ("SLURM_PROCID", "SLURM_NODEID")}
     program = [sys.executable, "-m", "submitit.core._submit", str(folder / "jobs")]
     with open(folder / "printed", "ab") as printed:
         return subprocess.Popen(program, env=os.environ | where, stdout=printed, stderr=printed)
@@ -266,6 +288,18 @@ def test_a_preempted_job_is_queued_again_and_goes_on_bit_for_bit(slurm, tiny, in
     process = started(slurm, job)
     assert process.wait(120) == 0 and recorded(run.dir)["status"] == "finished"
     assert_same_run(run, fit(Run.create(tiny(name="whole", **given))))
+
+
+@pytest.mark.slow
+def test_a_run_on_two_nodes_meets_at_the_first(slurm, tiny):
+    config = tiny(name="two", nodes=2, rendezvous="node-list:0")
+    words = [f"{name}={json.dumps(value)}" for name, value in config.changes().items() if name != "rendezvous"]
+    job = Job((Command(("run", "train", *words), str(slurm / "two.log")),))
+    nodes = [started(slurm, job, node, nodes=2) for node in (0, 1)]
+    assert [process.wait(240) for process in nodes] == [0, 0]
+    run = Run.open(slurm / "runs" / "two")
+    assert recorded(run.dir)["status"] == "finished" and run.config.rendezvous == "localhost:20007"
+    assert len(list(run.dir.glob("*.ipynb"))) == 1, "the notebook is executed once"
 
 
 WAITS = """

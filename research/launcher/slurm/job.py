@@ -19,7 +19,7 @@ from submitit.core.utils import DelayedSubmission
 
 from research.config.config import CHECKED
 from research.errors import Failure, UsageError
-from research.launcher.slurm.options import ask
+from research.launcher.slurm.cluster import ask
 from research.processes import DIE_WITH_PARENT, STOP_SIGNALS
 from research.resources import GPU_SHARERS, SHARERS
 

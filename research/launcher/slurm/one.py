@@ -7,7 +7,8 @@ from typing import Any
 
 from research.config import Config
 from research.errors import UsageError
-from research.launcher.slurm.options import completed, gpus_of, read_options, refuse_impossible
+from research.launcher.slurm.cluster import refuse_impossible
+from research.launcher.slurm.options import completed, gpus_of, read_options
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
 from research.runs.paths import home_of

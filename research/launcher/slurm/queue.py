@@ -15,9 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.errors import UsageError
+from research.errors import UsageError, tell
 from research.files import read_json, write_atomic
-from research.launcher.slurm.options import Options, ask, refusal
+from research.launcher.slurm.cluster import ask, refusal
+from research.launcher.slurm.options import Options
 
 if TYPE_CHECKING:
     from research.launcher.slurm.job import Job
@@ -100,14 +101,11 @@ def submit(jobs: Mapping[Job, Sequence[Path]], options: Options, asked: Mapping[
     ``asked`` are the GPUs and cores of a node.
 
     Raises:
-        UsageError: submitit is missing, or sbatch refuses; nothing is queued then.
+        UsageError: sbatch refuses; nothing is queued then.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise UsageError("--on slurm needs submitit; pip install 'research[slurm]'") from None
+    import submitit  # may be missing where nothing is queued
+
     folder = next(iter(jobs.values()))[0].parent / ".slurm" / "jobs"
-    more = {"requeue": True, "comment": "research"} | dict(options.sbatch)
     named = {word: vars(options)[word] for word in ("partition", "account", "qos", "constraint")}
     asking = {word: value for word, value in named.items() if value}
     asking |= {"mem": options.memory} if options.memory else {}
@@ -125,7 +123,7 @@ def submit(jobs: Mapping[Job, Sequence[Path]], options: Options, asked: Mapping[
             setup=list(options.setup) or None,
             # a step of its own takes no number of cores from its job (Slurm 22.05 on); nobody waits for a lost node
             srun_args=[f"--cpus-per-task={asked['cpus']}", "--kill-on-bad-exit=1"],
-            additional_parameters=more,
+            additional_parameters={"requeue": True, **options.sbatch},
             stderr_to_stdout=True,
             **asking,
         )
@@ -150,7 +148,11 @@ def standings(runs: Iterable[Path]) -> dict[Path, Standing]:
             jobs[job].append(run)
     if not jobs or not shutil.which("squeue"):
         return {}
-    found = of_queue()
+    try:
+        found = of_queue()
+    except UsageError as error:
+        tell(f"Slurm does not say how its jobs stand: {error}")
+        return {}
     found |= of_accounting(jobs.keys() - found.keys())
     return {run: found[job] for job, runs in jobs.items() if job in found for run in runs}
 
