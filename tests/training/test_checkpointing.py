@@ -154,7 +154,10 @@ def test_lost_rows_are_told_and_none_is_made_up(cut, left):
 
 @pytest.mark.parametrize(
     ("blind", "said"),
-    [(1, "continues from .*, but rank 1 on .*: it is not there"), (0, "finds no checkpoint, but .* a later step")],
+    [
+        (1, "continues from .*, but rank 1 on .*: it is not there"),
+        pytest.param(0, "finds no checkpoint, but .* a later step", marks=pytest.mark.slow),
+    ],
 )
 def test_ranks_that_see_different_folders_are_refused(tiny, monkeypatch, in_workers, tmp_path, blind, said):
     """One of two ranks sees another folder in the place of the checkpoints, as on a node that does not share them."""
