@@ -207,7 +207,7 @@ def test_nodes_that_would_compute_different_things_are_refused():
 def two_machines(tmp_path):
     """Words before a command that start it on ``node-a`` or on ``node-b``: network namespaces, joined by a cable.
 
-    As on Debian, the name of either leads it to loopback.
+    As in containers, its own name leads either to loopback.
     """
 
     def ip(*words: str) -> None:
@@ -221,11 +221,12 @@ def two_machines(tmp_path):
             ip("netns", "add", space)
             ip("-n", space, "link", "set", "lo", "up")
         ip("link", "add", "cable", "netns", spaces["a"], "type", "veth", "peer", "name", "cable", "netns", spaces["b"])
+        others = {"a": "10.99.0.2 node-b", "b": "10.99.0.1 node-a"}
         for number, (letter, space) in enumerate(spaces.items(), start=1):
             ip("-n", space, "address", "add", f"10.99.0.{number}/24", "dev", "cable")
             ip("-n", space, "link", "set", "cable", "up")
             hosts = tmp_path / f"hosts of {letter}"
-            hosts.write_text(f"127.0.0.1 localhost\n127.0.1.1 node-{letter}\n10.99.0.1 node-a\n10.99.0.2 node-b\n")
+            hosts.write_text(f"127.0.0.1 localhost node-{letter}\n{others[letter]}\n")
             start = ["ip", "netns", "exec", space, "unshare", "--mount", "--uts", "sh", "-c", enter, "sh"]
             words[letter] = [*start, str(hosts), f"node-{letter}"]
             subprocess.run([*words[letter], "true"], check=True, capture_output=True, text=True)
@@ -252,16 +253,21 @@ def test_two_machines_train_one_network_through_the_loss_of_a_worker(tiny, two_m
     given = {"epochs": 40, "log_interval": 11, "checkpoint_minutes": 0}
     config = tiny(name="far", nodes=2, rendezvous="node-a:29400", **given)
     run = Run.create(config)
-    with open(tmp_path / "a", "w") as a, open(tmp_path / "b", "w") as b:
-        first = subprocess.Popen([*two_machines[0], *command(config)], stdout=a)
+    ends = []
+    try:
+        with open(tmp_path / "a", "w") as screen:
+            ends.append(subprocess.Popen([*two_machines[0], *command(config)], stdout=screen))
         wait_until(lambda: "1 of 2 nodes have joined at node-a:29400 (node-a" in (tmp_path / "a").read_text())
-        second = subprocess.Popen([*two_machines[1], *command(config)], stdout=b)
-        wait_until(lambda: list(run.paths.checkpoints.glob("0*.pt")))
-        there = {process.pid for process in psutil.Process(second.pid).children(recursive=True)}
+        ends.append(subprocess.Popen([*two_machines[1], *command(config)]))
+        wait_until(lambda: list(run.paths.checkpoints.glob("0*.pt")), seconds=150)
+        there = {process.pid for process in psutil.Process(ends[1].pid).children(recursive=True)}
         next(process for process in training(run) if process.pid in there).kill()
-        assert [first.wait(200), second.wait(200)] == [0, 0]
+        assert [end.wait(200) for end in ends] == [0, 0]
+    finally:
+        for end in ends:
+            end.kill()
     assert len(json.loads(run.paths.environment.read_text())) == 2, "two sessions"
-    ends = [torch.load(run.dir / f"rank{rank}.pt") for rank in range(2)]
+    first, second = (torch.load(run.dir / f"rank{rank}.pt") for rank in range(2))
     whole = launch(tiny(name="near", processes=2, **given))
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert_same_run(whole, run)
