@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # of methods whose events differ from t
     "itop growth=random": {"hooks": {"itop": {"period": 2, "growth": "random"}}},
     "snfs redistribution=nonzero": {"hooks": {"snfs": {"period": 2, "redistribution": "nonzero"}}},
     "dsr prune=exact": {"hooks": {"dsr": {"period": "2", "k": 200, "prune": "exact", "big_new_weights": True}}},
+    "set granularity=2": {"hooks": {"set": {"period": "2", "granularity": 2}}},
     "dsr prune=fraction": {"hooks": {"dsr": {"period": "2", "prune": "fraction"}}},
 }
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -110,11 +110,19 @@ class Masked:
         """Set ``units`` of ``tensor``, shaped as the weight, to a number or to one row of ``values`` each."""
         tensor, units = tensor.detach(), send(units, tensor.device)
         if not self._elementwise:
-            tensor[torch.unravel_index(units, self.mask.shape)] = values
+            tensor[self._coordinates(units)] = values
         elif isinstance(values, Tensor):
             self.flat(tensor).index_copy_(0, units, values)
         else:
             self.flat(tensor).index_fill_(0, units, values)
+
+    def _coordinates(self, units: Tensor) -> tuple[Tensor, ...]:
+        """Where ``units`` lie in the mask; ``torch.unravel_index`` would have the host wait for the GPU."""
+        found = []
+        for side in reversed(self.mask.shape):
+            found.append(units % side)
+            units = units // side
+        return tuple(reversed(found))
 
     def change(self, killed: Tensor, grown: Tensor, values: Tensor | float | None = None) -> None:
         """Deactivate the units ``killed`` and activate ``grown``, with weights 0 or ``values``; no other one moves."""

@@ -17,7 +17,8 @@ from research.training.loop import fit
 TABLE = re.findall(
     r"^\| .* \|$", (REPOSITORY / "research/hooks/README.md").read_text().split("## Waiting for the GPU")[1], re.M
 )
-CASES = [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in [*VARIANTS, *SETTINGS])]
+OFTEN = [*METHODS, "set granularity=2"]
+CASES = [*OFTEN, *(pytest.param(n, marks=pytest.mark.slow) for n in [*VARIANTS, *SETTINGS] if n not in OFTEN)]
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ from pretend_cuda import OnGpu
 
 from research.config import Config
 from research.hooks import HOOKS
+from research.hooks.sparse import MaskHook
 from research.models import MODELS
 from research.runs.run import Run
 from research.studies.population import fit_population
 from research.trained.evaluate_weights import evaluate_weights
 from research.training.loop import fit
 
-MASKS = [name for name, hook in HOOKS.items() if hook.exclusive == "masks" and name != "deepr"]  # which takes 4 only
+MASKS = [name for name, hook in HOOKS.items() if issubclass(hook, MaskHook) and name != "deepr"]  # which takes 4 only
 
 
 def compare(compute) -> None:
