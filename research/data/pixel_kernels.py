@@ -1,6 +1,6 @@
 """The pixels of a batch on the CPU: crop, resample, flip, colour, normalise and cut out in one pass, compiled by numba.
 
-Shapes: image (H, W, C) uint8; out (S, S, C) float32, already normalised. ``torch_pixels.py`` is the same in torch.
+Shapes: image (H, W, C) uint8, contiguous; out (S, S, C) float32, already normalised. ``torch_pixels.py`` is the same in torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 from numba import njit
+
+LANES = 8  # rows whose columns are summed together: two SSE or one AVX register of float32
 
 
 def compiled(function):
@@ -42,19 +44,17 @@ def render(image, draw, finish, out):
     size = out.shape[0]
     top, left = int(math.floor(draw.top)), int(math.floor(draw.left))
     exact = draw.rows == size and draw.columns == size and draw.top == top and draw.left == left
-    if exact and not jitter:
-        _copy(image, top, left, draw.flip, draw.reflect, scale, bias, out)
+    first_scale, first_bias = (np.ones_like(scale), np.zeros_like(bias)) if jitter else (scale, bias)
+    if exact:
+        _copy(image, top, left, draw.flip, draw.reflect, first_scale, first_bias, out)
     else:
-        if exact:
-            _copy(image, top, left, draw.flip, draw.reflect, np.ones_like(scale), np.zeros_like(bias), out)
-        else:
-            _resample(image, draw, boxed, cubic, out)
-        if jitter:
-            _jitter(draw, out)
+        _resample(image, draw, boxed, cubic, first_scale, first_bias, out)
+    if jitter:
+        _jitter(draw, out)
         for row in range(size):
-            for column in range(size):
-                for c in range(out.shape[2]):
-                    out[row, column, c] = out[row, column, c] * scale[c] + bias[c]
+            values = out[row].reshape(size * out.shape[2])
+            for k in range(len(values)):
+                values[k] = values[k] * scale[k] + bias[k]
     if cutout:
         half = cutout // 2
         for row in range(max(0, draw.cut_row - half), min(size, draw.cut_row + half)):
@@ -125,13 +125,13 @@ def _filter(start, extent, size, low, high, cubic):
     step = extent / size
     scale = max(step, 1.0)
     support = scale * (2.0 if cubic else 1.0)
-    taps = int(math.ceil(support)) * 2 + 1
+    taps = int(math.ceil(2.0 * support))
     first = np.empty(size, np.int64)
     weights = np.zeros((size, taps), np.float32)
     for i in range(size):
         centre = start + (i + 0.5) * step
         begin = max(low, int(math.floor(centre - support + 0.5)))
-        end = min(high, int(math.floor(centre + support + 0.5)))
+        end = min(high, begin + taps, int(math.floor(centre + support + 0.5)))
         total = 0.0
         for k in range(begin, end):
             total += _weight((k + 0.5 - centre) / scale, cubic)
@@ -142,8 +142,12 @@ def _filter(start, extent, size, low, high, cubic):
 
 
 @compiled
-def _resample(image, draw, boxed, cubic, out):
-    """Shrink or enlarge the box of ``draw`` to the output, columns first, without normalising."""
+def _resample(image, draw, boxed, cubic, scale, bias, out):
+    """Shrink or enlarge the box of ``draw`` to the output, rows first, and normalise.
+
+    Both passes run over contiguous memory, which the compiler vectorises: rows are summed as whole lines of the source,
+    ``LANES`` of the sums are laid side by side, and columns are summed for all of these at once.
+    """
     size, channels = out.shape[0], out.shape[2]
     H, W = image.shape[0], image.shape[1]
     top, left, height, width = float(draw.top), float(draw.left), float(draw.rows), float(draw.columns)
@@ -151,58 +155,85 @@ def _resample(image, draw, boxed, cubic, out):
     columns = (int(left), int(left + width)) if boxed else (0, W)
     first_row, row_weights = _filter(top, height, size, rows[0], rows[1], cubic)
     first_column, column_weights = _filter(left, width, size, columns[0], columns[1], cubic)
-    begin = first_row[0]
-    end = min(H, first_row[size - 1] + row_weights.shape[1])
-    narrow = np.empty((end - begin, size, channels), np.float32)
-    for row in range(end - begin):
-        for column in range(size):
-            at = first_column[column]
-            target = size - 1 - column if draw.flip else column
-            for c in range(channels):
-                narrow[row, target, c] = 0.0
-            for tap in range(min(column_weights.shape[1], W - at)):
-                weight = column_weights[column, tap]
-                for c in range(channels):
-                    narrow[row, target, c] += weight * np.float32(image[begin + row, at + tap, c])
-    for row in range(size):
-        out[row] = 0.0
-        for tap in range(min(row_weights.shape[1], H - first_row[row])):
-            weight, source = row_weights[row, tap], first_row[row] - begin + tap
-            for column in range(size):
-                for c in range(channels):
-                    out[row, column, c] += weight * narrow[source, column, c]
-        if cubic:  # its negative lobes overshoot; a stored picture would be cut off there
-            for column in range(size):
-                for c in range(channels):
-                    out[row, column, c] = min(max(out[row, column, c], 0.0), 255.0)
+    begin, end = first_column[0], min(W, first_column[size - 1] + column_weights.shape[1])
+    lines, count = image.reshape(H, W * channels), (end - begin) * channels
+    line, band = np.empty(count, np.float32), np.empty((count, LANES), np.float32)
+    for low in range(0, size, LANES):
+        for row in range(low, min(low + LANES, size)):
+            _sum_rows(lines[first_row[row] :, begin * channels : end * channels], row_weights[row], line)
+            for k in range(count):
+                band[k, row - low] = line[k]
+        target = out[low : low + LANES]
+        _sum_columns(band, first_column - begin, column_weights, draw.flip, cubic, scale, bias, target)
+
+
+@compiled
+def _sum_rows(lines, weights, out):
+    """The sum of ``lines`` (at least one, n * C), the first with the first of ``weights`` (T,): out (n * C,)."""
+    out[:] = 0.0
+    for tap in range(min(len(weights), len(lines))):
+        weight, source = weights[tap], lines[tap]
+        for k in range(len(out)):
+            out[k] += weight * np.float32(source[k])
+
+
+@compiled
+def _sum_columns(band, first, weights, flip, cubic, scale, bias, out):
+    """Every column of ``out`` (<= LANES, S, C): ``band`` (n * C, LANES) from ``first`` (S,), times ``weights`` (S, T)."""
+    rows, size, channels = out.shape
+    sums = np.empty(LANES, np.float32)
+    for column in range(size):
+        to = size - 1 - column if flip else column
+        for c in range(channels):
+            sums[:] = 0.0
+            for tap in range(min(weights.shape[1], len(band) // channels - first[column])):
+                weight, source = weights[column, tap], band[(first[column] + tap) * channels + c]
+                for lane in range(LANES):
+                    sums[lane] += weight * source[lane]
+            if cubic:  # its negative lobes overshoot; a stored picture would be cut off there
+                for lane in range(LANES):
+                    sums[lane] = min(max(sums[lane], np.float32(0)), np.float32(255))
+            k = to * channels + c
+            for row in range(rows):
+                out[row, to, c] = sums[row] * scale[k] + bias[k]
 
 
 @compiled
 def _jitter(draw, out):
     """Brightness, contrast and saturation in the order drawn, each clipped to 0..255 (torchvision's ColorJitter)."""
+    values = out.reshape(out.size)
     first = draw.order // 2
     second = (first + 1 + draw.order % 2) % 3
     for change in (first, second, 3 - first - second):
         if change == 0:
-            _blend(out, draw.brightness, np.zeros((1, 1), np.float32))
-        elif out.shape[2] == 3:
-            grey = (
-                out[:, :, 0] * np.float32(0.2989) + out[:, :, 1] * np.float32(0.587) + out[:, :, 2] * np.float32(0.114)
-            )
-            if change == 1:
-                _blend(out, draw.contrast, np.full((1, 1), np.mean(grey), np.float32))
-            else:
-                _blend(out, draw.saturation, grey)
+            _blend(values, draw.brightness, np.float32(0))
         elif change == 1:
-            _blend(out, draw.contrast, np.full((1, 1), np.mean(out), np.float32))
+            _blend(values, draw.contrast, _mean_grey(out))
+        elif out.shape[2] == 3:
+            for row in range(out.shape[0]):
+                for column in range(out.shape[1]):
+                    _blend(out[row, column], draw.saturation, _grey(out, row, column))
 
 
 @compiled
-def _blend(out, factor, other):
-    """``factor * out + (1 - factor) * other``; ``other`` (S, S), or (1, 1) for one value everywhere."""
-    whole = other.shape[0] == 1
+def _grey(out, row, column):
+    """ITU-R 601 luma, as torchvision."""
+    red, green, blue = out[row, column, 0], out[row, column, 1], out[row, column, 2]
+    return red * np.float32(0.2989) + green * np.float32(0.587) + blue * np.float32(0.114)
+
+
+@compiled
+def _mean_grey(out):
+    total = np.float32(0)
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
-            rest = (np.float32(1) - factor) * (other[0, 0] if whole else other[row, column])
-            for c in range(out.shape[2]):
-                out[row, column, c] = min(np.float32(255), max(np.float32(0), factor * out[row, column, c] + rest))
+            total += _grey(out, row, column) if out.shape[2] == 3 else out[row, column, 0]
+    return np.float32(total / (out.shape[0] * out.shape[1]))
+
+
+@compiled
+def _blend(values, factor, other):
+    """``factor * values + (1 - factor) * other``, clipped."""
+    rest = (np.float32(1) - factor) * other
+    for k in range(len(values)):
+        values[k] = min(np.float32(255), max(np.float32(0), factor * values[k] + rest))

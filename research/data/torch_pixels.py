@@ -47,7 +47,7 @@ def taps_needed(draws: np.ndarray, size: int, cubic: bool) -> int:
     whole = (draws["top"] % 1 == 0) & (draws["left"] % 1 == 0)
     if ((rows == size) & (columns == size) & whole).all():
         return 0
-    return math.ceil(max(rows.max() / size, columns.max() / size, 1.0) * (2 if cubic else 1)) * 2 + 1
+    return math.ceil(max(rows.max() / size, columns.max() / size, 1.0) * (4 if cubic else 2))
 
 
 def _fetch(image, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -105,12 +105,12 @@ def _resample(image, draws, size: int, taps: int, boxed: bool, cubic: bool) -> t
     first_row, row_weights = _filter(top, height, size, taps, *rows, cubic)
     first_column, column_weights = _filter(left, width, size, taps, *columns, cubic)
     x = torch.zeros((), device=top.device)
-    for row_tap in range(taps):
-        narrow = torch.zeros((), device=top.device)
-        for tap in range(taps):
+    for tap in range(taps):
+        line = torch.zeros((), device=top.device)
+        for row_tap in range(taps):
             fetched = _fetch(image, first_row + row_tap, first_column + tap)
-            narrow = narrow + column_weights[:, None, :, tap, None] * fetched
-        x = x + row_weights[:, :, row_tap, None, None] * narrow
+            line = line + row_weights[:, :, row_tap, None, None] * fetched
+        x = x + column_weights[:, None, :, tap, None] * line
     return x.clamp(0.0, 255.0) if cubic else x  # negative lobes overshoot; a stored picture would be cut off there
 
 

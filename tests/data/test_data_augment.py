@@ -104,6 +104,27 @@ def test_resized_crop_is_that_of_torchvision(box):
     assert np.abs(rendered(image, draw[0], 32) - expected.permute(1, 2, 0).numpy()).max() < 1e-2
 
 
+def dense_filter(start, extent, pixels, size):
+    """The antialiased triangle as a float64 matrix (size, pixels) over the pixels of the box."""
+    step = extent / size
+    centres = start + (np.arange(size)[:, None] + 0.5) * step
+    at = np.arange(pixels)
+    weights = np.maximum(0, 1 - np.abs(at + 0.5 - centres) / max(step, 1)) * ((at >= start) & (at < start + extent))
+    return weights / weights.sum(1, keepdims=True)
+
+
+@given(st.tuples(SIDES, SIDES), st.sampled_from([1, 3]), st.integers(1, 40), st.integers(0, 999))
+@settings(max_examples=40)
+def test_resampled_pixels_are_the_float64_sums_to_the_last_digits_of_float32(pair, channels, size, seed):
+    image = picture(*pair, seed, channels)
+    draw = draw_training(Augment("resized", flip=True), np.array([seed]), *sizes(pair), seed, 0, size)[0]
+    rows = dense_filter(float(draw["top"]), float(draw["rows"]), pair[0], size)
+    columns = dense_filter(float(draw["left"]), float(draw["columns"]), pair[1], size)
+    expected = np.einsum("yi,xj,ijc->yxc", rows, columns, image.astype(np.float64), optimize=True)
+    expected = expected[:, ::-1] if draw["flip"] else expected
+    assert np.abs(rendered(image, draw, size) - expected).max() < 2e-4
+
+
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
 def test_pad_crop_flip_and_cutout_equal_numpy(mode):
     image = picture(32, 32)

@@ -75,6 +75,11 @@ class Render(SimpleRGBImageDecoder):
         decompress, jpg = Compiler.compile(imdecode), IMAGE_MODES["jpg"]
         scale, bias, cutout, jitter, boxed, cubic = self.finish
 
+        def used(image):
+            return image if channels == 3 else np.ascontiguousarray(image[:, :, :channels])
+
+        used = Compiler.compile(used)
+
         def one(stored, entry, out):
             height, width = np.int64(entry["height"]), np.int64(entry["width"])
             if entry["mode"] == jpg:
@@ -82,7 +87,7 @@ class Render(SimpleRGBImageDecoder):
                 decompress(stored, image, height, width, height, width, 0, 0, 1, 1, False, False)
             else:
                 image = stored.reshape((height, width, 3))
-            render(image[:, :, :channels], entry, (scale, bias, cutout, jitter, boxed, cubic), out)
+            render(used(image), entry, (scale, bias, cutout, jitter, boxed, cubic), out)
 
         one = Compiler.compile(one)  # apart, because numba's parallel analysis fails on tuples of constant arrays
 
