@@ -1,6 +1,7 @@
 """The pixels of a batch on the CPU: crop, resample, flip, colour, normalise and cut out in one pass, compiled by numba.
 
-Shapes: image (H, W, C) uint8, contiguous; out (S, S, C) float32, already normalised. ``torch_pixels.py`` is the same in torch.
+Shapes: image (H, W, C) uint8, contiguous; out (S, S, C) float32, already normalised. ``torch_pixels.py`` is
+the same in torch.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _sum_rows(lines, weights, out):
 
 @compiled
 def _sum_columns(band, first, weights, flip, cubic, scale, bias, out):
-    """Every column of ``out`` (<= LANES, S, C): ``band`` (n * C, LANES) from ``first`` (S,), times ``weights`` (S, T)."""
+    """Columns of ``out`` (<= LANES, S, C): ``band`` (n * C, LANES) from ``first`` (S,) on, times ``weights`` (S, T)."""
     rows, size, channels = out.shape
     sums = np.empty(LANES, np.float32)
     for column in range(size):

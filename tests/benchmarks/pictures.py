@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/pictures.py [--images 256] [--rounds 7]
 
-Pictures of 500 x 375 pixels are made and stored as JPEG files; all loaders deliver batches of 64 at 224 pixels, float32,
-normalised, in one process and thread (FFCV in its own). Every round runs every loader once, in an order that
+Pictures of 500 x 375 pixels are made and stored as JPEG files; all loaders deliver batches of 64 at 224 pixels,
+float32, normalised, in one process and thread (FFCV in its own). Every round runs every loader once, in an order that
 alternates; ratios to PIL are paired within a round, and the table gives their median with the least and the largest.
 """
 
@@ -65,7 +65,7 @@ def contenders(folder: Path, split: str, arguments: dict, changes: list) -> dict
     for name, place in places.items():
         loader = "memory" if name == "memory" else "ffcv"
         config = Config(data_root=str(folder / place), loader=loader, **shared)
-        found[name] = lambda batches=make_loader(config, split): iter(batches)
+        found[name] = make_loader(config, split).__iter__
     return found
 
 
