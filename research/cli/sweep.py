@@ -17,7 +17,8 @@ def add_to(commands: Commands) -> None:
     sweep.add_argument("--per-gpu", type=int, default=1, metavar="K", help="runs that share a GPU (default 1)")
     sweep.add_argument("--retry", type=int, default=0, metavar="N", help="try a run that failed N times again")
     sweep.add_argument("--only", default="", metavar="PATTERN", help="runs whose names match, such as '*-seed-0'")
-    sweep.add_argument("--dry-run", action="store_true", help="only show what would run")
+    sweep.add_argument("--dry-run", action="store_true", help="only show what would run, and what it will cost")
+    sweep.add_argument("--no-probe", action="store_true", help="with --dry-run: reckon by earlier runs alone")
     sweep.add_argument("--status", action="store_true", help="only tell how the runs stand")
     add_cluster_options(sweep)
 
@@ -26,11 +27,14 @@ def run_sweep(options: argparse.Namespace) -> int:
     from research.studies.cluster import show_status, sweep_on_slurm
     from research.studies.sweep import sweep
 
+    if options.no_probe and not options.dry_run:
+        raise UsageError("--no-probe: only --dry-run probes; leave it out")
     if options.status:
         return show_status(options.study, options.only)
     typed = typed_options(options)
     if options.on == "slurm":
         here = {"--jobs": options.jobs != 1, "--per-gpu": options.per_gpu != 1, "--retry": options.retry != 0}
+        here["--no-probe"] = options.no_probe
         if given := [name for name in here if here[name]]:
             raise UsageError(
                 "\n".join(f"{name}: of a sweep on this machine; with --on slurm leave it out" for name in given)
@@ -43,4 +47,5 @@ def run_sweep(options: argparse.Namespace) -> int:
         per_gpu=options.per_gpu,
         retry=options.retry,
         only=options.only,
+        probe=options.dry_run and not options.no_probe,
     )

@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from research.errors import UsageError, closest, nearest
@@ -59,11 +60,16 @@ class Parameter:
         return " ".join(note for note in _notes(self.annotation) if isinstance(note, str))
 
 
-def parameters_of(owner: Callable) -> dict[str, Parameter]:
-    """The named parameters of ``owner`` (a class or function) in order; ``self`` and ``*args/**kwargs`` left out."""
+@cache  # hundreds of runs are checked against the same few signatures
+def _hints(owner: Callable) -> dict[str, Any]:
     callee = owner.__init__ if inspect.isclass(owner) else owner
     # a dataclass's fields are annotated in the modules of its bases, which only the class itself leads to
-    hints = get_type_hints(owner if is_dataclass(owner) else callee, include_extras=True)
+    return get_type_hints(owner if is_dataclass(owner) else callee, include_extras=True)
+
+
+def parameters_of(owner: Callable) -> dict[str, Parameter]:
+    """The named parameters of ``owner`` (a class or function) in order; ``self`` and ``*args/**kwargs`` left out."""
+    hints = _hints(owner)
     made = (
         {f.name: f.default_factory() for f in fields(owner) if f.default_factory is not MISSING}
         if is_dataclass(owner)

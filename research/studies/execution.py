@@ -69,10 +69,17 @@ class Execution:
         open_ones = {point.dir for point in self._queue} | {point.dir for point, *_ in self._running}
         failed = {point.dir for point in self.failed}
         for point in list(self._queue):
+            if self.machine.is_full:
+                return
             if lost := self._awaited[point.dir] & failed:
                 self._queue.remove(point)
                 self._fail(point, f"it starts from {min(lost).name}, which failed", show)
-            elif not self._awaited[point.dir] & open_ones and (share := self.machine.take(point.config)):
+            elif self._awaited[point.dir] & open_ones or (status := point.status["status"]) == "running":
+                continue  # what it starts from is trained first; or another process, of another sweep, trains it now
+            elif status == "finished":
+                self._queue.remove(point)
+                show.done(point, f"finished {point.dir.name} elsewhere{outcome(point)}")
+            elif share := self.machine.take(point.config):
                 self._queue.remove(point)
                 self._running.append((point, start(self.server, self.notebook, point, share), share))
 

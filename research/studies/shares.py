@@ -80,11 +80,16 @@ class Machine:
                 f"with --per-gpu {self.per_gpu}; use --jobs {most}, or --per-gpu {fewest}"
             )
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing at all may start now."""
+        return self.running == self.jobs
+
     def take(self, config: Config) -> Share | None:
         """The share of a run of ``config`` that may start now; None while it has to wait."""
         free = sorted((gpu for gpu in self.gpus if self.load[gpu] < self.per_gpu), key=self.load.__getitem__)
         need = self.need(config)
-        if self.running == self.jobs or need > len(free):
+        if self.is_full or need > len(free):
             return None
         taken = tuple(sorted(free[:need], key=self.gpus.index))
         for gpu in taken:

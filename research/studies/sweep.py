@@ -19,6 +19,7 @@ from research.config.config import restated
 from research.errors import UsageError, nearest
 from research.launcher.warm import Server
 from research.notebooks.execute import find, read_parameters
+from research.studies.estimate import costs_before, longest_first, refuse_full_disk, told
 from research.studies.execution import PRELOADED, Execution, reason
 from research.studies.shares import Machine
 from research.studies.show import outcome
@@ -26,12 +27,20 @@ from research.studies.study import Point, Study, expand, read_study, table
 
 
 def sweep(
-    path: str | Path, jobs: int = 1, dry_run: bool = False, per_gpu: int = 1, retry: int = 0, only: str = ""
+    path: str | Path,
+    jobs: int = 1,
+    dry_run: bool = False,
+    per_gpu: int = 1,
+    retry: int = 0,
+    only: str = "",
+    probe: bool = False,
 ) -> int:
     """Run the study in ``path``, ``jobs`` runs at a time, and return an exit code: 1 when some run failed.
 
     Runs that go at the same time share the cores, the memory and the GPUs of this machine, ``per_gpu`` runs a GPU. A
-    run that fails is tried again ``retry`` times. ``only`` is a pattern of names, such as ``*-seed-0``.
+    run that fails is tried again ``retry`` times. ``only`` is a pattern of names, such as ``*-seed-0``. The longest
+    runs go first, by what earlier ones took. ``dry_run`` only tells what would run and what it will cost; ``probe``
+    then tries a few steps of each kind of run of which none was made before.
 
     Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
     does not stop the others. Ctrl-C ends every child; the same command continues. A study ``together`` is trained in
@@ -51,7 +60,8 @@ def sweep(
     if study.together:
         refuse_options({"--jobs": jobs > 1, "--per-gpu": per_gpu > 1, "--retry": retry > 0})
         return fit_together(study, points, dry_run)
-    with nullcontext() if dry_run or not waiting else closing(Server(PRELOADED)) as server:
+    costs = costs_before({point.dir.parent for point in points})
+    with nullcontext() if not waiting or (dry_run and not probe) else closing(Server(PRELOADED)) as server:
         machine = Machine.here(max(1, min(jobs, len(waiting))), per_gpu)
         with machine.reckoned():
             refuse_all(
@@ -59,10 +69,18 @@ def sweep(
                 partial(preflight, waiting),
                 partial(machine.refuse, [point.config for point in waiting]),
             )
-        if dry_run or not waiting:
+        if not waiting:
+            return 0
+        refuse_full_disk(waiting, costs)
+        if dry_run:
+            if probe:
+                from research.studies.probe import probe_kinds  # torch takes seconds
+
+                costs |= probe_kinds(waiting, costs, server)
+            print(told(waiting, costs, machine))
             return 0
         with interruptible():
-            failed = Execution(study.notebook, waiting, machine, server, retry).run()
+            failed = Execution(study.notebook, longest_first(waiting, costs), machine, server, retry).run()
     for point in failed:
         print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
     return 1 if failed else 0
