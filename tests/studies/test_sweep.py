@@ -204,7 +204,7 @@ def test_finished_runs_are_skipped_and_the_rest_resumed(study, pretend, capsys):
     assert sweep(path, dry_run=True) == 0 and pretend == []
     assert "interrupted 1/2" in capsys.readouterr().out
     assert sweep(path) == 0
-    assert pretend == ["s-lr-0.2", "s-lr-0.3"]
+    assert pretend == ["s-lr-0.3", "s-lr-0.2"]  # the one with more epochs left first
     assert sweep(path) == 0 and len(pretend) == 2
 
 
