@@ -21,10 +21,20 @@ from research.runs.pulse import DONE, EPOCH_END, IN_STEP
 from research.runs.run import Run
 from research.training.loop import fit
 
-# beyond what a contract test needs of a method
+# beyond what a contract test needs of a method, and what lets it act
 MORE = {"distill": {"alpha": 0.5}, "drop_path": {"p": 0.2}, "gram": {"warmup": 0, "batches": 1}}
+BESIDE: dict[str, dict[str, Any]] = {
+    "auxiliary": {
+        "model": "darts",
+        "model_args": {"C": 2, "layers": 3},
+        "data_args": {"image_size": 32},
+        "batch_size": 512,
+    },
+    "drop_path": {"epochs": 2},
+}
 METHODS: dict[str, dict[str, Any]] = {
-    name: {"hooks": {name: {**hook.exercise, **MORE.get(name, {})}}} for name, hook in HOOKS.items()
+    name: {"hooks": {name: {**hook.exercise, **MORE.get(name, {})}}, **BESIDE.get(name, {})}
+    for name, hook in HOOKS.items()
 }
 VARIANTS: dict[str, dict[str, Any]] = {  # of methods whose events differ from those of their defaults
     "rigl growth=random": {"hooks": {"rigl": {"period": 2, "growth": "random"}}},
@@ -43,6 +53,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "optimizer=adamw": {"optimizer": "adamw", "lr": 1e-3},
     "augmentation": {"data_args": {"crop": "pad", "padding": 1, "flip": True, "cutout": 2, "jitter": 0.2}},
     "resized": {"data_args": {"crop": "resized", "interpolation": "bicubic"}},
+    "distill.cache": {"hooks": {"distill": {"alpha": 0.5, "cache": True}}},
     "vectors": {"dataset": "linear", "model": "mnist_mlp"},
     "together": {"epochs": 2, "amp": "bf16", "hooks": {"rigl": {"period": 2}, "gram": {}, "power_grad": {}}},
 }
@@ -96,6 +107,7 @@ class Observer:
         self.rows: list[list] = []
         self.between: list = []
         self.epoch: list = []
+        self.epochs = run.config.epochs
         log = run.log
         run.log = lambda kind, **values: (self.logged.append(kind), log(kind, **values))[1]
         run.pulse = self
@@ -120,7 +132,7 @@ class Observer:
         if self.between:
             raise AssertionError(f"between two steps: {self.between}")
         numbers = [only(of_kind) for of_kind in (self.steps, self.events, self.rows)]
-        return Waits(*numbers, len(self.epoch))
+        return Waits(*numbers, len(self.epoch) // self.epochs)
 
 
 def only(waited: list[list]) -> int | None:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from research.data.augment import Augment
 from research.data.choice import drawn_arguments
+from research.devices import send
 from research.distributed import all_reduce, of_all_ranks
 from research.errors import UsageError
 from research.resources import MEMORY_SHARE, free_memory
@@ -52,7 +53,7 @@ class TeacherCache:
     def __init__(self, run: Run, ask: Callable[[Tensor], TeacherOutputs]):
         refuse_drawn(run.config)
         loader, samples = run.train_loader.in_order(), run.train_loader.info.train
-        rows = torch.from_numpy(loader.rows(0, len(loader))).to(run.device)
+        rows = send(torch.from_numpy(loader.rows(0, len(loader))), run.device)
         self.all: TeacherOutputs = {}
         style = {"desc": "teacher's answers", "unit": "img", "mininterval": bar_interval(), "disable": run.rank > 0}
         with tqdm(total=len(rows) * run.world, **style) as bar:
@@ -74,7 +75,7 @@ class TeacherCache:
         if run.epoch != self.epoch:
             steps, loader = run.steps_per_epoch, run.train_loader
             rows = torch.from_numpy(loader.rows(0, steps)).view(steps, run.config.accumulation, -1)
-            self.rows, self.epoch = rows.to(run.device), run.epoch
+            self.rows, self.epoch = send(rows, run.device), run.epoch
         self.part = self.part + 1 if run.step == self.step else 0
         self.step = run.step
         at = self.rows[run.batch, self.part]
