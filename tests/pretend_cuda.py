@@ -4,8 +4,8 @@
 them, and ``gpu.taken()`` lists each host synchronisation and each copy that the host waits for, with the line that
 caused it. A copy to the GPU is waited for unless it leaves from pinned memory.
 
-What it cannot show: kernels, rounding, streams, memory, NCCL and torch.compile of a GPU, and waits inside operators that
-are made of others in C++. ``gpu_cases.py`` and ``gpu_computations.py`` run the same cases on a real one.
+What it cannot show: kernels, rounding, streams, memory, NCCL and torch.compile of a GPU, and waits inside operators
+that are made of others in C++. ``gpu_cases.py`` and ``gpu_computations.py`` run the same cases on a real one.
 """
 
 from __future__ import annotations
