@@ -9,9 +9,11 @@ import nbformat
 import pytest
 import torch
 from hypothesis import settings
+from plain_network import PlainNetwork
 
 from research.config import Config
 from research.hooks import HOOKS, Hook
+from research.models import MODELS
 from research.notebooks.execute import find
 from research.runs.run import Run
 
@@ -52,6 +54,13 @@ def tiny(tmp_path):
         return Config.load(base | {"runs": str(tmp_path / "runs")}, given)
 
     return make
+
+
+@pytest.fixture
+def plain_network(monkeypatch) -> str:
+    """The name of the network for a Config."""
+    monkeypatch.setitem(MODELS, "plain", PlainNetwork)
+    return "plain"
 
 
 @pytest.fixture

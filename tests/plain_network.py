@@ -1,11 +1,9 @@
 """A small convolutional network, without batch norm unless asked for, in which every method finds what it acts on."""
 
-import pytest
 from torch import Tensor, nn
 
 from research.hooks import HOOKS
 from research.layers.drop_path import DropPath
-from research.models import MODELS
 
 MORE = {"gram": {"warmup": 0}, "distill": {"alpha": 0.5}, "ema": {"decay": 0.9}}
 ACTING = {name: dict(hook.exercise) | MORE.get(name, {}) for name, hook in HOOKS.items()}
@@ -56,10 +54,3 @@ class PlainNetwork(nn.Module):
             self.auxiliary_logits = self.auxiliary_head(x.mean((2, 3)))
         x = self.layer2(self.down(x).relu())
         return self.fc(self.hidden(x.mean((2, 3))).relu())
-
-
-@pytest.fixture
-def plain_network(monkeypatch) -> str:
-    """The name of the network for a Config."""
-    monkeypatch.setitem(MODELS, "plain", PlainNetwork)
-    return "plain"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from plain_network import plain_network  # noqa: F401 - a fixture
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -57,7 +56,7 @@ class Overflow(Hook):
 
 
 @pytest.fixture
-def configured(tiny, plain_network, monkeypatch):  # noqa: F811
+def configured(tiny, plain_network, monkeypatch):
     """``configured(name, amp, case)``: the Config of a run of one epoch, 11 steps."""
     monkeypatch.setitem(HOOKS, "overflow", Overflow)
 
