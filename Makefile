@@ -2,6 +2,7 @@
 # make test   the tests, two at a time (WORKERS=8: eight)
 # make faults   1,000 injected faults, and what came of them (under an hour on two cores)
 # make lowest   the tests with the oldest versions that pyproject.toml admits, in an environment of their own
+# make gpu    what has to work on a GPU, and how fast it is, in under 8 minutes; needs a GPU and no more than torch and timm
 # make lab    JupyterLab on this machine only, with its token
 # Each sets up what it needs first; the second call starts at once. In the conda environment "research" that is used.
 
@@ -14,7 +15,7 @@ INSTALLED := .venv/installed
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test slow faults lowest lab install lint docs pins
+.PHONY: demo test slow faults gpu lowest lab install lint docs pins
 
 # One GPU trains on one process; several, or none, on two
 PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
@@ -52,6 +53,10 @@ lowest: $(INSTALLED)
 	--python-version 3.11 --extra dev pyproject.toml --output-file build/lowest.txt
 	PYTHON=$(or $(PYTHON),python3.11) CONSTRAINTS=build/lowest.txt .ci/install .venv-lowest
 	PATH=$(CURDIR)/.venv-lowest/bin:$$PATH $(TESTS)
+
+# in whatever environment there is: a machine with a GPU often has its own, and no network to make another
+gpu:
+	$(or $(PYTHON),python3) tests/gpu/check.py --out runs/gpu-check-$$(date +%Y%m%d-%H%M%S).json
 
 lint: $(INSTALLED)
 	ruff check .

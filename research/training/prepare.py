@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,7 @@ def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
     config = run.config
     run.device = getattr(run, "device", None) or pick_device(config)
     if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it PyTorch refuses products on a GPU
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.deterministic
     use_tf32(config.tf32)
