@@ -35,6 +35,7 @@ from research.training.schedule import learning_rate
 ROUNDS = 3
 EPOCHS = 200  # of the usual CIFAR recipe
 WITHOUT = ("drop_path", "auxiliary")  # this network has no branches that end in a DropPath, and no second head
+METHODS = [name for name in HOOKS if name not in WITHOUT and HOOKS[name].__module__.startswith("research.")]
 
 
 def cifar_resnet18(num_classes: int = 10, input_shape: tuple[int, ...] = (3, 32, 32), /) -> nn.Module:
@@ -170,7 +171,7 @@ def method_speed(device: str) -> dict[str, Any]:
     """What each method adds to a step of ResNet-18 at its defaults, in steps without an event."""
     batch, images, model = (512, 512 * 20, "cifar_resnet18") if device == "cuda" else (32, 64, "resnet8")
     loaders, numbers = cifar(device, batch, images), {}
-    for name in [name for name in HOOKS if name not in WITHOUT]:
+    for name in METHODS:
         with ExitStack() as held:
             plain, own = (
                 held.enter_context(prepared(device, loaders, model=model, hooks=hooks)) for hooks in ({}, {name: {}})
