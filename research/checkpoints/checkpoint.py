@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from research.errors import UsageError
-from research.files import free_name, replaced, sync_folder, write_atomic
+from research.files import free_name, replaced, sync_folder
 
 ASIDE = "damaged-"  # before the name of a file that was whole once
 
@@ -28,12 +29,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     Raises:
         UsageError: when the disk is full or the folder cannot be written; older checkpoints are left as they were.
     """
-    content = io.BytesIO()
-    torch.save(state, content)
-    path = folder / f"{step:09d}-{_digest(content.getbuffer())}.pt"
     try:
-        folder.mkdir(exist_ok=True)
-        write_atomic(path, content.getbuffer())
+        path = _write(folder, step, state)
     except OSError as error:
         older = _newest_first(folder)
         kept = f"{older[0].name} is intact and the run continues from it" if older else "none was written before"
@@ -42,6 +39,50 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     for old in up_to_now[keep - 1 :]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _write(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Stream ``state`` to its file, in no more memory than one tensor; the file is named when its digest is known."""
+    folder.mkdir(exist_ok=True)
+    named = Path()
+
+    def publish(part: Path, _: Path) -> None:
+        nonlocal named
+        named = folder / f"{step:09d}-{digested.digest()}.pt"
+        os.replace(part, named)
+
+    with replaced(folder / f"{step:09d}.pt", into=publish) as part, open(part, "wb") as file:
+        digested = _Digested(file)
+        torch.save(state, digested)
+        digested.check()
+        file.flush()
+    return named
+
+
+class _Digested:
+    """A file to write to that digests what passes; an error waits for :meth:`check`, because torch would lose it."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.hash, self.error = file, hashlib.sha256(), None
+
+    def write(self, content: bytes | memoryview) -> int:
+        if self.error is None:
+            try:
+                self.file.write(content)
+                self.hash.update(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed once, at its end."""
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def digest(self) -> str:
+        return self.hash.hexdigest()
 
 
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
@@ -95,7 +136,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     try:
         content = path.read_bytes()
-        if _digest(content) != path.stem.partition("-")[2]:
+        digest = path.stem.partition("-")[2]
+        if _digest(content, like=digest) != digest:
             raise Damaged("its content does not match its digest")
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (Damaged, FileNotFoundError):
@@ -151,5 +193,8 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-*.pt"), key=lambda path: step_of(path.name), reverse=True)
 
 
-def _digest(content: bytes | memoryview) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _digest(content: bytes, like: str) -> str:
+    """The digest of ``content`` of the kind of ``like``: sha256, or (32 digits) blake2b of checkpoints made before."""
+    if len(like) == 32:
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return hashlib.sha256(content).hexdigest()

@@ -1,5 +1,6 @@
 """Checkpoints: whole or passed over, never lost to the next one."""
 
+import hashlib
 import os
 import subprocess
 
@@ -35,6 +36,16 @@ def test_damaged_newest_is_passed_over_with_a_warning(tmp_path, damage):
     newest.write_bytes({"truncate": content[: len(content) // 2], "empty": b""}.get(damage, content))
     with pytest.warns(UserWarning, match="is damaged .* using the one before"):
         assert checkpoint.load_newest(tmp_path)["step"] == 1
+
+
+def test_a_checkpoint_named_by_the_older_digest_loads_and_its_damage_is_seen(tmp_path):
+    new = checkpoint.save(tmp_path, 1, state(1))
+    content = new.read_bytes()
+    old = new.rename(tmp_path / f"000000001-{hashlib.blake2b(content, digest_size=16).hexdigest()}.pt")
+    assert torch.equal(checkpoint.load_newest(tmp_path)["weight"], state(1)["weight"])
+    old.write_bytes(content[:-1] + b"?")
+    with pytest.raises(checkpoint.Damaged, match="does not match its digest"):
+        checkpoint.read(old)
 
 
 def test_half_written_file_is_not_a_checkpoint(tmp_path):

@@ -134,8 +134,8 @@ class MaskHook(Hook):
 
     @cached_property
     def history(self) -> dict[str, Tensor]:
-        """Bits of every unit (N,) by tensor name, on the host: active at the start, after the last epoch, ever."""
-        return {tensor.name: tensor.flags * (LAST | INITIAL | EVER) for tensor in self.tensors}
+        """Bits of every unit, uint8 (N,) by tensor name, on the host: active at the start, after the last epoch, ever."""
+        return {tensor.name: tensor.flags.byte() * (LAST | INITIAL | EVER) for tensor in self.tensors}
 
     # -- the contract -------------------------------------------------------------------------------------------
 
@@ -245,13 +245,13 @@ class MaskHook(Hook):
                 kept=kept / before if before else None,
                 survived=survived / first if first else None,
             )
-            history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask * LAST)
+            history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask.byte() * LAST)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": dict(self.history), "moved": self._moved, "late": self._late}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = {name: bits.cpu() for name, bits in state["history"].items()}
+        self.history = {name: bits.cpu().byte() for name, bits in state["history"].items()}  # int64 in older ones
         self._moved, self._late = state.get("moved", 0), state.get("late", False)  # newer than the first checkpoints
 
 

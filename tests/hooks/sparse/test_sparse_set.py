@@ -12,6 +12,8 @@ from research.hooks.sparse import grow_random, set_step
 from research.hooks.sparse.events import event_due, set_count
 from research.layers.masked import Masked
 from research.parameters.piecewise import Piecewise
+from research.runs.run import Run
+from research.training.loop import fit
 
 
 @pytest.mark.parametrize("name", ["set_mlp", "set_dense_layer_decay", "set_conv"])
@@ -52,3 +54,15 @@ def test_events_come_when_the_published_code_has_them():
         steps = [e * 500 + b for e in range(stop) for b in range(500) if event_due(e * 500 + b, int(period.at(e)))]
         count, first, last = said[name]
         assert (len(steps), steps[:3], steps[-3:]) == (count, first, last)
+
+
+def test_history_is_a_byte_a_unit_and_that_of_older_checkpoints_is_read(tiny):
+    hook = fit(Run.create(tiny(epochs=1, hooks={"set": {"period": "2", "sparsity": 0.8}}))).hooks["set"]
+    state = hook.state_dict()
+    bits = state["history"]
+    assert {each.dtype for each in bits.values()} == {torch.uint8}
+    assert {tensor.name: tensor.units for tensor in hook.tensors} == {name: len(each) for name, each in bits.items()}
+    assert all((each & 7).gt(0).any() and each.max() <= 7 for each in bits.values())
+    hook.load_state_dict(state | {"history": {name: each.long() for name, each in bits.items()}})
+    for name, each in hook.history.items():
+        assert each.dtype == torch.uint8 and torch.equal(each, bits[name])
