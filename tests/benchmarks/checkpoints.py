@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/checkpoints.py [--rounds 5]
 
-CPU time, in pairs whose order alternates; the median ratio with the least and the largest. Memory is what saving adds to
-the peak of the process.
+CPU time, in pairs whose order alternates; the median ratio with the least and the largest. Memory is what saving adds
+to the peak of the process.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class MaskHook(Hook):
 
     @cached_property
     def history(self) -> dict[str, Tensor]:
-        """Bits of every unit, uint8 (N,) by tensor name, on the host: active at the start, after the last epoch, ever."""
+        """Bits of every unit, uint8 (N,) by tensor name, on the host: active at first, after the last epoch, ever."""
         return {tensor.name: tensor.flags.byte() * (LAST | INITIAL | EVER) for tensor in self.tensors}
 
     # -- the contract -------------------------------------------------------------------------------------------
