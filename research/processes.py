@@ -33,6 +33,7 @@ STOP_SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
 )
+STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop, and did so in order
 SAME_ASK_SECONDS = 2.0  # signals this close are one wish: whole process groups get several
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from research.processes import LOCAL_ADDRESS, PARENT, STOP_SIGNALS, die_with_parent, unblock
+from research.processes import LOCAL_ADDRESS, PARENT, STOP_SIGNALS, STOPPED, die_with_parent, unblock
 from research.runs.paths import RunPaths
 
 JOIN_SECONDS = 120  # the launchers have met: only starting Python stands between the nodes
@@ -15,7 +15,10 @@ USAGE = 2  # exit code of a process that refused something
 
 
 def main(directory: str) -> int:
-    """Start and watch the processes of the run in ``directory``; the exit code is 2 when one of them refused it."""
+    """Start and watch the processes of the run in ``directory``; the exit code.
+
+    It is 2 when one of them refused the run, and 143 when they were asked to stop, here or on another node.
+    """
     die_with_parent(signal.SIGTERM)
     unblock()
     os.environ[PARENT] = str(os.getpid())
@@ -42,7 +45,8 @@ def main(directory: str) -> int:
         torchrun([*where, "--nproc-per-node", str(config["processes"]), "-m", "research.training", directory])
     except ChildFailedError as error:
         print(error, flush=True)
-        return USAGE if any(each.exitcode == USAGE for each in error.failures.values()) else 1
+        codes = [each.exitcode for each in error.failures.values()]
+        return next((code for code in (USAGE, STOPPED) if code in codes), 1)
     return 0
 
 

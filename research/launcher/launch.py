@@ -23,7 +23,7 @@ from research.launcher.nodes import NotGathered, gathered
 from research.launcher.progress import Progress
 from research.launcher.warm import Command, Started
 from research.launcher.watch import Hung, Watch
-from research.processes import PARENT, STOP_SIGNALS, Interruption, inherited_block, kill, terminate
+from research.processes import PARENT, STOP_SIGNALS, STOPPED, Interruption, inherited_block, kill, terminate
 from research.resources import Resources, decide
 from research.runs.metrics import read_row
 from research.runs.run import Run
@@ -123,7 +123,7 @@ def follow_to_the_end(run: Run, images: int, resources: Resources, interruption:
 
 def lost(run: Run, ended: Ended) -> bool:
     """Whether a worker was lost, so that the run is worth another start from its last checkpoint."""
-    told = recorded(run.dir)["status"] != "running" or ended.code == USAGE or -ended.code in STOP_SIGNALS
+    told = recorded(run.dir)["status"] != "running" or ended.code in (USAGE, STOPPED) or -ended.code in STOP_SIGNALS
     return not told and not (ended.code == 0 and run.config.nodes > 1)
 
 
@@ -197,7 +197,7 @@ def raise_failure(run: Run, ended: Ended) -> None:
         if status.get("usage"):
             raise UsageError(status.get("message", ""))
         raise TrainingFailed(f"{status.get('message')}\n\n{status.get('traceback')}")
-    if status["status"] == "interrupted" or -ended.code in STOP_SIGNALS:
+    if status["status"] == "interrupted" or ended.code == STOPPED or -ended.code in STOP_SIGNALS:
         raise KeyboardInterrupt
     if ended.code == USAGE:
         refused = [line.removeprefix("error: ") for line in ended.printed if line.startswith("error: ")]

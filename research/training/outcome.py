@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from research.distributed import lost_a_peer
 from research.errors import UsageError
+from research.processes import STOPPED
 from research.runs.run import Run
 
 ASKED = "asked to stop; the same command continues it"
@@ -65,4 +65,4 @@ class Stopped(SystemExit):
     """Training was asked to stop and has written a checkpoint; exit code 143, as after SIGTERM."""
 
     def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+        super().__init__(STOPPED)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from conftest import assert_same_run
+from conftest import assert_same_run, rows
 from launched import command, training, wait_until
 
 from research import launch
@@ -21,6 +21,7 @@ from research.launcher import nodes
 from research.launcher.addresses import interface_of, reached_at
 from research.launcher.nodes import Meeting, NotGathered, refuse_disagreement
 from research.runs.run import Run
+from research.runs.status import recorded
 
 
 @pytest.fixture
@@ -198,6 +199,34 @@ def test_nodes_that_would_compute_different_things_are_refused():
     refuse_disagreement([cards[0], cards[0]])
     with pytest.raises(UsageError, match="^loader=ffcv on b, memory on a: all nodes need the same$"):
         refuse_disagreement(cards)
+
+
+@pytest.mark.slow
+def test_nodes_that_share_no_folder_stop_together_and_do_not_go_on_apart(tiny, place, tmp_path):
+    """A signal to one of two; then the same commands again, of which only one has a checkpoint."""
+    configs = [
+        tiny(name="n", nodes=2, rendezvous=place, epochs=400, log_interval=11, runs=str(tmp_path / letter))
+        for letter in "ab"
+    ]
+    runs = [Run.create(config) for config in configs]
+
+    def start():
+        return [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for config in configs]
+
+    def ends(processes) -> list[str]:
+        try:
+            return [process.communicate(timeout=150)[1].splitlines()[-1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+
+    both = start()
+    wait_until(lambda: any(run.paths.metrics.exists() and len(rows(run)) > 3 for run in runs), seconds=150)
+    both[0].terminate()
+    assert ends(both) == ["KeyboardInterrupt: run n stopped; the same command continues it"] * 2
+    assert [recorded(run.dir)["status"] for run in runs] == ["interrupted"] * 2
+    told = ends(start())
+    assert all("run n cannot go on: rank 0 on" in line and "share the folder of runs" in line for line in told)
 
 
 # -- two machines -------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from ffcv.memory_allocator import MemoryAllocator
 from ffcv.writer import MIN_PAGE_SIZE, DatasetWriter, worker_job_indexed_dataset
 from PIL import Image
 from tqdm import tqdm
+
+from research.resources import usable_cores
 
 SMART_THRESHOLD = 100_000  # bytes of a raw picture above which mode="smart" compresses it
 LARGEST_SIDE = 65_535  # FFCV keeps sides in 16 bits
@@ -54,7 +55,7 @@ def write_samples(path: Path, samples: Samples, mode: str, quality: int, largest
     threshold = SMART_THRESHOLD if mode == "smart" else None
     image = RGBImageField(write_mode=mode, jpeg_quality=quality, smart_threshold=threshold)
     fields = {"image": image, "label": IntField()}
-    workers = workers or min(len(os.sched_getaffinity(0)), -(-len(samples) // 100))
+    workers = workers or min(usable_cores(), -(-len(samples) // 100))
     _Writer(str(path), fields, page_size=page, num_workers=workers).from_indexed_dataset(samples)
 
 
