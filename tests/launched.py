@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -21,8 +22,9 @@ def workers(run: Run) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if str(run.dir) in words and "-m" in words and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if str(run.dir) in words and "-m" in words and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
@@ -35,9 +37,7 @@ def wait_until(true, seconds: float = 60.0):
 
 
 def training(run: Run) -> list[psutil.Process]:
-    return [
-        p for p in workers(run) if "research.training" in p.cmdline() and "torch.distributed.run" not in p.cmdline()
-    ]
+    return [process for process in workers(run) if "research.training" in process.info["cmdline"]]
 
 
 def kill_all(run: Run, starter: subprocess.Popen) -> None:
