@@ -20,7 +20,7 @@ from research.config.merging import NESTED
 from research.errors import UsageError, closest, nearest
 from research.files import read_json
 from research.frames.configurations import configuration, differing, key, told_apart, word
-from research.runs.metrics import read_rows
+from research.runs.metrics import newest_rows, read_rows
 from research.runs.paths import RunPaths
 from research.runs.status import status_of
 
@@ -141,37 +141,51 @@ def read_runs(path: Path | str, names: str | Iterable[str] | None = None) -> tup
     if not path.is_dir():
         there = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         raise UsageError(f"no folder of runs at {path}{closest(path.name, there)}")
-    found = [path] if RunPaths(path).config.is_file() else sorted(p.parent for p in path.glob("*/config.json"))
-    if not found:
-        raise UsageError(f"no runs in {path}; `research train` makes one")
-    known = [directory.resolve().name for directory in found]
-    patterns = ["*"] if names is None else [names] if isinstance(names, str) else list(names)
-    for pattern in patterns:
-        if not any(fnmatch(name, pattern) for name in known):
-            raise UsageError(f"no run in {path} is called {pattern!r}{nearest(pattern, known)}")
-    rows, unreadable = [], {}
-    for directory in (directory.resolve() for directory in found):
-        if any(fnmatch(directory.name, pattern) for pattern in patterns):
-            try:
-                rows.append(_summary(directory, _read_config(directory)))
-            except FileNotFoundError:  # it was removed meanwhile
-                continue
-            except (OSError, ValueError, RecursionError) as error:
-                unreadable[directory] = str(error)
+    rows, unreadable, plain = [], {}, Config().to_dict()
+    for directory in _directories(path, ["*"] if names is None else [names] if isinstance(names, str) else list(names)):
+        try:
+            rows.append(_summary(directory, _read_config(directory, plain)))
+        except FileNotFoundError:  # it was removed meanwhile
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            unreadable[directory] = str(error)
     return Runs(rows), unreadable
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
-    """The parameters of a run, defaults filled in; ValueError when the file holds something else."""
+def _directories(path: Path, patterns: list[str]) -> list[Path]:
+    """The folders of the runs under ``path`` (or of the run that it is) whose name matches one of ``patterns``."""
+    if RunPaths(path).config.is_file():
+        found = [path.resolve()]
+    else:
+        called = [path / name for name in patterns]  # one by one, where these are names: the folder may hold thousands
+        if all(
+            Path(each).name == each and RunPaths(run).config.is_file()
+            for each, run in zip(patterns, called, strict=True)
+        ):
+            found = [run.resolve() for run in sorted(set(called))]
+            if all(run.name in patterns for run in found):  # none of them is another name of a run
+                return found
+        found = [directory.parent.resolve() for directory in sorted(path.glob("*/config.json"))]
+    if not found:
+        raise UsageError(f"no runs in {path}; `research train` makes one")
+    known = [directory.name for directory in found]
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in known):
+            raise UsageError(f"no run in {path} is called {pattern!r}{nearest(pattern, known)}")
+    return [directory for directory in found if any(fnmatch(directory.name, pattern) for pattern in patterns)]
+
+
+def _read_config(directory: Path, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run, filled in with the defaults ``plain``; ValueError when the file holds something else."""
     path = RunPaths(directory).config
-    config, plain = json.loads(path.read_bytes()), Config().to_dict()
+    config = json.loads(path.read_bytes())
     if not isinstance(config, dict):
         raise ValueError(f"{path.name} does not hold the parameters of a run")
     odd = [name for name, value in config.items() if name in plain and not _fits(value, plain[name])]
     odd += [f"hooks.{name}" for name, given in (config.get("hooks") or {}).items() if not isinstance(given, dict)]
     if odd:
         raise ValueError(f"{path.name} has values of a wrong kind: {', '.join(odd)}")
-    return plain | config
+    return {**plain, **config}
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -184,9 +198,8 @@ def _fits(value: Any, default: Any) -> bool:
 
 def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     status = status_of(directory)
-    rows = read_rows(RunPaths(directory).metrics)
-    losses = [row.get("loss") for row in rows if row["kind"] == "val"]
-    losses = [_number(loss) for loss in losses if loss is None or isinstance(loss, (int, float))]
+    evaluated = (row.get("loss") for row in newest_rows(RunPaths(directory).metrics) if row["kind"] == "val")
+    losses = (_number(loss) for loss in evaluated if loss is None or isinstance(loss, (int, float)))
     row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}
     row["hooks"] = "+".join(config["hooks"])
@@ -199,7 +212,7 @@ def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"epoch": status.get("epoch", 0), "step": status.get("step", 0)}
     measured = {name: status.get(name) for name in ("best_top1", "last_top1", "seconds")}
     row |= {name: _number(value) for name, value in measured.items()}
-    row["last_loss"] = losses[-1] if losses else float("nan")
+    row["last_loss"] = next(losses, float("nan"))
     return row | {"message": status.get("message", ""), "dir": str(directory)}
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from research.files import write_atomic
+
+BLOCK = 4096  # bytes that are read at a time from the end: some rows
 
 _OLD_NAMES = {"split": "kind", "data_share": "data_wait"}  # of version 0.1, whose runs stay readable
 _OLD_KINDS = {"epoch": "train_epoch"}
@@ -24,6 +27,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         return [row for line in lines if (row := read_row(line)) is not None]
     return [row for value in values if (row := _row(value)) is not None]
+
+
+def newest_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of :func:`read_rows`, the newest first; of a large file only as much is read as is asked for."""
+    try:
+        with open(path, "rb") as file:
+            end, rest = file.seek(0, os.SEEK_END), b""
+            while end:
+                start = max(0, end - BLOCK)
+                file.seek(start)
+                rest = file.read(end - start) + rest
+                whole = (rest.find(b"\n") + 1 or len(rest)) if start else 0  # before it, a line may lack its beginning
+                for line in reversed(rest[whole:].splitlines()):
+                    if (row := read_row(line)) is not None:
+                        yield row
+                rest, end = rest[:whole], start
+    except FileNotFoundError:
+        return
 
 
 def read_row(line: bytes) -> dict[str, Any] | None:

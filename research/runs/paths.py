@@ -18,24 +18,35 @@ def home_of(config: Config) -> Path:
     return home
 
 
+class _File:
+    """A file of a run; its path is made when it is asked for, because whoever reads thousands of runs asks for few."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, paths: RunPaths, owner: type[RunPaths]) -> Path:
+        return paths.dir / self.name
+
+
 class RunPaths:
     """The files of the run in ``dir``; none is read or created."""
 
+    config = _File("config.json")  # every parameter; a folder with this file is a run
+    environment = _File("env.json")  # versions, code and machine of every session
+    status = _File("status.json")  # how far, and how it ended
+    metrics = _File("metrics.jsonl")  # one JSON object a row, append-only
+    checkpoints = _File("checkpoint")  # folder of the newest checkpoints
+    best = _File("best.safetensors")  # the weights that evaluated best
+    average = _File("ema.safetensors")  # the moving average of the weights
+    output = _File("log.txt")  # what the processes printed
+    notebook = _File("notebook.ipynb")  # the executed notebook
+    multipliers = _File("gram")  # folder of GraM's measurements
+    lock = _File(".lock")  # held by the process that trains; the operating system frees it
+    launcher_lock = _File(".launcher.lock")  # held by the launcher that started it, likewise
+    session = _File(".session")  # folder of what the processes leave for each other while they train
+
     def __init__(self, directory: str | os.PathLike):
         self.dir = Path(directory)
-        self.config = self.dir / "config.json"  # every parameter; a folder with this file is a run
-        self.environment = self.dir / "env.json"  # versions, code and machine of every session
-        self.status = self.dir / "status.json"  # how far, and how it ended
-        self.metrics = self.dir / "metrics.jsonl"  # one JSON object a row, append-only
-        self.checkpoints = self.dir / "checkpoint"  # folder of the newest checkpoints
-        self.best = self.dir / "best.safetensors"  # the weights that evaluated best
-        self.average = self.dir / "ema.safetensors"  # the moving average of the weights
-        self.output = self.dir / "log.txt"  # what the processes printed
-        self.notebook = self.dir / "notebook.ipynb"  # the executed notebook
-        self.multipliers = self.dir / "gram"  # folder of GraM's measurements
-        self.lock = self.dir / ".lock"  # held by the process that trains; the operating system frees it
-        self.launcher_lock = self.dir / ".launcher.lock"  # held by the launcher that started it, likewise
-        self.session = self.dir / ".session"  # folder of what the processes leave for each other while they train
 
     def set_aside(self) -> Path:
         """A free folder name for the files that a run had before it was started over."""

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -137,3 +138,16 @@ def test_rows_of_version_0_1_are_read_under_todays_names(tmp_path):
     (run / "metrics.jsonl").write_text(text.replace('"kind"', '"split"').replace('"train_epoch"', '"epoch"'))
     assert '"split": "epoch"' in (run / "metrics.jsonl").read_text()
     pd.testing.assert_frame_equal(load_runs(tmp_path).metrics, before)
+
+
+def test_a_run_that_is_named_is_found_without_listing_the_others(tmp_path, monkeypatch):
+    for name in ("b", "a", "other"):
+        write_run(tmp_path, name)
+    whole = load_runs(tmp_path, ["a*", "b*"])
+    (tmp_path / "alias").symlink_to("a")
+    assert load_runs(tmp_path, "other")["name"].tolist() == ["other"]
+    with pytest.raises(UsageError, match="no run in .* is called 'alias'"):
+        load_runs(tmp_path, "alias")  # a run is called as its folder is
+    monkeypatch.setattr(Path, "glob", lambda *_: pytest.fail("every folder was listed"))
+    found = load_runs(tmp_path, ["b", "a"])
+    assert found["name"].tolist() == ["a", "b"] and found.equals(whole)
