@@ -173,8 +173,14 @@ def trained_by_hand(config, multipliers) -> ByHand:
     return hand
 
 
-@pytest.mark.parametrize("amp", TYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "amp"),
+    [
+        pytest.param(case, amp, marks=() if amp == "fp16" or case == "together" else pytest.mark.slow)
+        for case in CASES
+        for amp in TYPES
+    ],
+)
 def test_training_is_what_its_steps_are_by_hand(case, amp, configured):
     run = fit(Run.create(configured("run", amp, CASES[case])))
     multipliers = run.hooks["gram"].multipliers if "gram" in run.hooks else {}

@@ -26,7 +26,7 @@ SETTINGS |= {
 }
 
 
-QUICK = {("gram", 2), ("rigl", 2), ("distill", 2), ("sync_bn", 2)}
+QUICK = {("gram", 2), ("rigl", 2), ("sync_bn", 2)}
 CASES = [
     pytest.param(name, world, marks=() if (name, world) in QUICK else pytest.mark.slow)
     for name in SETTINGS
