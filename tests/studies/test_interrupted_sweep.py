@@ -13,6 +13,7 @@ from launched import wait_until
 
 from research.runs.paths import RunPaths
 from research.runs.run import Run
+from research.runs.status import recorded
 from research.studies.study import expand, read_study
 
 STUDY = """
@@ -35,6 +36,12 @@ def finished(points) -> dict:
     return found
 
 
+def trains(point) -> bool:
+    """Whether a run is in the middle of its training."""
+    said = recorded(point.dir)
+    return said["status"] == "running" and 0 < said.get("epoch", 0) < 15
+
+
 @pytest.mark.slow
 def test_a_sweep_of_64_interrupted_five_times_executes_no_run_twice(here, monkeypatch):
     """Ctrl-C, SIGTERM and kill -9 of the sweep at random moments, and the same command at once after each."""
@@ -51,8 +58,9 @@ def test_a_sweep_of_64_interrupted_five_times_executes_no_run_twice(here, monkey
         if end is None:
             assert process.wait(900) == 0
         else:
-            wait_until(lambda: process.poll() is not None or len(finished(points)) > before + 3, 300)  # noqa: B023
-            time.sleep(draw.uniform(0, 3))
+            wait_until(lambda: len(finished(points)) > before + 3, 300)  # noqa: B023
+            wait_until(lambda: any(trains(point) for point in points), 300)
+            time.sleep(draw.uniform(0, 0.3))
             process.send_signal(end)
             assert process.wait(60) == (-signal.SIGKILL if end == signal.SIGKILL else 130)
         now = finished(points)
