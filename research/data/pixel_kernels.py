@@ -14,12 +14,15 @@ from numba import njit
 LANES = 8  # rows whose columns are summed together: two SSE or one AVX register of float32
 
 
-def compiled(function):
-    """njit that releases the GIL and keeps IEEE arithmetic even when FFCV calls it; cached on disk where possible."""
+def compiled(function, fastmath=False):
+    """njit that releases the GIL and keeps IEEE arithmetic, but for ``fastmath``, even when FFCV calls it.
+
+    Cached on disk where possible.
+    """
     try:
-        return njit(nogil=True, fastmath=False, cache=True)(function)
+        return njit(nogil=True, fastmath=fastmath, cache=True)(function)
     except RuntimeError:  # no place for the cache, such as a read-only installation
-        return njit(nogil=True, fastmath=False)(function)
+        return njit(nogil=True, fastmath=fastmath)(function)
 
 
 @compiled

@@ -20,9 +20,11 @@ batch, accumulation and number of processes. :func:`legacy_gradient` is what the
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -104,6 +106,11 @@ class _PowerGrad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         z, log_p, target = ctx.saved_tensors
+        if not torch.is_grad_enabled() and (compiled := _compiled(log_p, ctx.alpha)):
+            out = torch.empty_like(log_p)
+            numbers = (np.float32(number) for number in (gradient.item(), ctx.alpha, ctx.smoothing))
+            compiled(log_p.numpy(), target.numpy(), ctx.ignore_index, *numbers, out.numpy())
+            return out, None, None, None, None
         kept = target != ctx.ignore_index
         scale = (gradient * kept / kept.sum().clamp(min=1))[:, None]
         label = target.clamp(min=0)[:, None]
@@ -115,6 +122,21 @@ class _PowerGrad(torch.autograd.Function):
         if ctx.smoothing:
             p.sub_(ctx.smoothing / z.shape[1])
         return p.mul_(scale).scatter_add_(1, label, share), None, None, None, None
+
+
+def _compiled(log_p: Tensor, alpha: float) -> Callable[..., None] | None:
+    """The compiled gradient of ``log_p`` (N, C), if there is one for it."""
+    fits = log_p.device.type == "cpu" and log_p.dtype == torch.float32
+    return _kernel() if fits and alpha * math.log(log_p.shape[1]) < 80 else None
+
+
+@cache
+def _kernel() -> Callable[..., None] | None:
+    try:
+        from research.hooks.power_grad_compiled import gradient  # numba may be missing, and takes a second
+    except ImportError:
+        return None
+    return gradient
 
 
 class _ValueOf(torch.autograd.Function):

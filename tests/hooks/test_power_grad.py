@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from research.config import Config
 from research.errors import UsageError
+from research.hooks import power_grad
 from research.hooks.power_grad import PowerGrad, legacy_gradient, power_grad_cross_entropy
+from research.hooks.power_grad_compiled import gradient as compiled_gradient
 from research.models import create_model
 from research.models.dry_run import WithoutInitialValues
 from research.runs.run import Run
@@ -185,6 +187,44 @@ def test_half_precision_is_rounded_once(dtype):
     for found in (inside, gradient(z, y, alpha=0.3)):
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
+
+
+@given(
+    alpha=st.floats(0.01, 4),
+    smoothing=st.sampled_from([0, 0.1]),
+    n=st.sampled_from([1, 7, 64]),
+    classes=st.integers(2, 70),
+    seed=st.integers(0, 1000),
+)
+def test_the_compiled_gradient_is_that_of_torch(alpha, smoothing, n, classes, seed):
+    z, y = example(n, classes, seed, torch.float32)
+    y[::3] = -100
+    if not smoothing:
+        z[torch.arange(n), (y.clamp(min=0) + 1) % classes] = -torch.inf
+    options = {"alpha": alpha, "smoothing": smoothing}
+    with pytest.MonkeyPatch.context() as patched:
+        used = []
+        patched.setattr(power_grad, "_kernel", lambda: lambda *given: used.append(compiled_gradient(*given)))
+        compiled = gradient(z, y, 3.0, **options)
+        assert used
+        patched.setattr(power_grad, "_kernel", lambda: None)
+        torch.testing.assert_close(compiled, gradient(z, y, 3.0, **options), rtol=2e-6, atol=1e-7)
+    exact = gradient(z.double(), y, **options)
+    torch.testing.assert_close(compiled.double(), exact, rtol=0, atol=2e-7)
+    assert ((compiled == 0) | (z > -torch.inf)).all() and not compiled[::3].any()
+
+
+def test_logits_that_are_no_numbers_have_no_gradient_and_raise_nothing():
+    z, y = example(dtype=torch.float32)
+    z[2, 1] = torch.nan
+    found = gradient(z, y, alpha=0.3)
+    assert found[2].isnan().all() and found[[0, 1, 3, 4, 5]].isfinite().all()
+
+
+def test_a_large_power_needs_what_torch_subtracts():
+    z, y = torch.zeros(3, 1000), torch.arange(3)
+    found = gradient(z, y, alpha=40.0)
+    torch.testing.assert_close(found, gradient(z.double(), y, alpha=40.0).float())
 
 
 def test_maps_of_logits_equal_their_pixels_as_rows():
