@@ -11,29 +11,21 @@ Python: that costs time and nothing else.
 
 from __future__ import annotations
 
-import atexit
-import gc
-import importlib
 import os
-import runpy
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
-from research.processes import die_with_parent, inherited_block
-from research.resources import asked_threads, usable_cores
-
-SPARES = 2  # generations below a command
+from research.processes import inherited_block
 
 
 class Command(NamedTuple):
@@ -83,15 +75,16 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
+ZYGOTE = "research.launcher.zygote"
 Started = subprocess.Popen | Process
-_spare: tuple[Process, Connection] | None = None  # the one that this process may use, with the line to it
+spare: tuple[Process, Connection] | None = None  # the one that this process may use, with the line to it
 
 
 def start(command: Command) -> Started:
     """Start ``command`` as a child of this process, warm where it has a spare; signals that it blocks stay blocked."""
-    global _spare
-    if _spare:
-        (process, line), _spare = _spare, None
+    global spare
+    if spare:
+        (process, line), spare = spare, None
         with line, suppress(OSError):  # a spare that is gone
             line.send(_from_here(command))
             return process
@@ -123,7 +116,7 @@ class Server:
         self._ended: dict[int, int] = {}
         with theirs, inherited_block():  # whatever it forks finds stop signals waiting
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), *modules],
+                [sys.executable, "-m", ZYGOTE, str(theirs.fileno()), *modules],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"OMP_NUM_THREADS": "1"},  # no thread before it forks
@@ -171,127 +164,3 @@ class _Served(Process):
         if self.returncode is None:
             self.returncode = self._server.ended(self.pid)
         return self.returncode
-
-
-# -- in the server and below -------------------------------------------------------------------------------------------
-
-
-def main(line: Connection, modules: Sequence[str]) -> None:
-    """Serve; in a process that was forked, do what it was forked for."""
-    die_with_parent(signal.SIGKILL)
-    for module in modules:
-        with suppress(ImportError):  # an optional one; whoever needs another will say so
-            importlib.import_module(module)
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit(f"warm start is off: importing {' '.join(modules)} begins threads, which no fork survives")
-    gc.collect()
-    gc.freeze()  # what is collected later leaves these pages shared
-    command = _serve(line)
-    for left in reversed(range(SPARES + 1)):
-        _enter(command)
-        if not left or not (command_of_spare := _fork_spare()):
-            break
-        command = command_of_spare
-    _look_again(command)
-    signal.pthread_sigmask(signal.SIG_SETMASK, command.blocked)  # all above is forked with stop signals blocked
-    sys.argv = [command.module, *command.arguments]
-    code = _run(command.module)
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(code)  # as multiprocessing ends what it forked: nobody needs what the server imported taken apart
-
-
-def _run(module: str) -> int:
-    """Be ``python -m module`` up to its end; the exit code."""
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
-    return 0
-
-
-def _serve(line: Connection) -> Command:
-    """Fork a process for every command that comes, and tell how each ended. Returns in such a process only."""
-    told, tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(tell)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    while True:
-        ready = wait([line, told])
-        if told in ready:
-            os.read(told, 4096)
-            with suppress(ChildProcessError):
-                while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                    line.send((ended[0], os.waitstatus_to_exitcode(ended[1])))
-        if line not in ready:
-            continue
-        try:
-            command = line.recv()
-        except EOFError:
-            os._exit(0)
-        if not (pid := _fork()):
-            break
-        line.send(pid)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
-    line.close()
-    os.close(told), os.close(tell)
-    return command
-
-
-def _fork() -> int:
-    """As ``os.fork``, into a session of its own: no signal to who forks reaches what only waits."""
-    if not (pid := os.fork()):
-        os.setsid()
-    return pid
-
-
-def _fork_spare() -> Command | None:
-    """Fork a spare. It returns the command that it was at last given; the process that forked it returns None."""
-    global _spare
-    ours, theirs = Pipe()
-    if pid := _fork():
-        theirs.close()
-        _spare = Process(pid), ours
-        return None
-    ours.close()
-    with theirs:
-        try:
-            return theirs.recv()
-        except EOFError:  # nobody needed it
-            os._exit(0)
-
-
-def _enter(command: Command) -> None:
-    """Folder, environment and output of ``command``."""
-    os.chdir(command.folder)
-    os.environ.clear()
-    os.environ.update(command.environment)
-    if command.output:
-        with open(command.output, "ab") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-
-
-def _look_again(command: Command) -> None:
-    """Decide again what modules decided by the environment, or by chance, when they were imported."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(asked_threads(command.environment) or usable_cores())
-    if matplotlib := sys.modules.get("matplotlib"):
-        if backend := command.environment.get("MPLBACKEND"):
-            matplotlib.rcParams["backend"] = backend
-    sys.stdout.reconfigure(line_buffering=True)  # whatever the server's was
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()  # else all that are forked draw the same
-
-
-if __name__ == "__main__":
-    from research.launcher import warm  # itself, by the name that others know it by: they find the spare there
-
-    warm.main(Connection(int(sys.argv[1])), sys.argv[2:])

@@ -45,7 +45,7 @@ PROGRAM = """
             "parent": os.getppid(),
             "handlers": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
             "process": os.getpid(),
-            "warm": "research.launcher.warm" in Path("/proc/self/cmdline").read_text(),
+            "warm": "research.launcher.zygote" in Path("/proc/self/cmdline").read_text(),
         }
 
     what, *rest = sys.argv[1:]
