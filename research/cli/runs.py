@@ -16,19 +16,26 @@ def add_to(commands: Commands) -> None:
 
 
 def show_runs(options: argparse.Namespace) -> None:
-    from research.frames import read_runs
     from research.launcher.slurm.queue import queued_in
     from research.launcher.standing import told
+    from research.runs.summaries import read_summaries
 
     unbegun = told(queued_in(options.folder))
     if unbegun and not any(Path(options.folder).glob("*/config.json")):
         print_table(("run", "status"), [(run.name, said) for run, said in unbegun.items()])
         return
-    runs, unreadable = read_runs(options.folder)
-    said = told(map(Path, runs["dir"])) if len(runs) else {}
+    runs, unreadable = read_summaries(options.folder)
+    said = told(Path(run["dir"]) for run in runs)
     rows = [
-        (r.name, said[Path(r.dir)], r.epoch, percent(r.best_top1), blank_if_nan(r.seconds, clock), r.hooks)
-        for r in runs.itertuples()
+        (
+            run["name"],
+            said[Path(run["dir"])],
+            run["epoch"],
+            percent(run["best_top1"]),
+            blank_if_nan(run["seconds"], clock),
+            run["hooks"],
+        )
+        for run in runs
     ]
     rows += [(directory.name, "unreadable", "", "", "", "") for directory in unreadable]
     rows += [(run.name, words, "", "", "", "") for run, words in unbegun.items()]

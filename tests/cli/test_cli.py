@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from synthetic_runs import write_run
 
 import research
 from research import cli
@@ -39,6 +40,18 @@ print("LOADED", *sorted({HEAVY} & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split() == ["LOADED"]
     assert done.stdout.count("usage: research") == len(COMMANDS)
+
+
+def test_runs_are_listed_without_importing_anything_heavy(tmp_path):
+    write_run(tmp_path, "short")
+    program = f"""
+import sys
+from research.cli import main
+assert main(["runs", {str(tmp_path)!r}]) == 0
+print("LOADED", *sorted({HEAVY} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "short" in done.stdout and done.stdout.splitlines()[-1].split() == ["LOADED"]
 
 
 def test_mistakes_are_one_line_each_with_exit_code_2_and_create_nothing(tmp_path, monkeypatch, capsys):

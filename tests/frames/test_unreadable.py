@@ -5,8 +5,8 @@ import json
 import pytest
 
 from research import cli, load_runs
-from research.frames import read_runs
 from research.runs.run import Run
+from research.runs.summaries import read_summaries
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def odd(tiny):
 
 def test_odd_folders_are_listed_as_unreadable(odd, capsys):
     good, odd_names = odd
-    runs, unreadable = read_runs(good.dir.parent)
-    assert list(runs["name"]) == ["good"] and {path.name for path in unreadable} == odd_names
+    runs, unreadable = read_summaries(good.dir.parent)
+    assert [run["name"] for run in runs] == ["good"] and {path.name for path in unreadable} == odd_names
     assert cli.main(["runs", str(good.dir.parent)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert {line[0] for line in lines if len(line) > 1 and line[1] == "unreadable"} == odd_names
