@@ -11,6 +11,7 @@ from typing import Any
 from research.files import write_atomic
 
 BLOCK = 4096  # bytes that are read at a time from the end: some rows
+PART = 2**20  # bytes that are read at a time from the beginning
 
 _OLD_NAMES = {"split": "kind", "data_share": "data_wait"}  # of version 0.1, whose runs stay readable
 _OLD_KINDS = {"epoch": "train_epoch"}
@@ -18,15 +19,22 @@ _OLD_KINDS = {"epoch": "train_epoch"}
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The complete rows in ``path``; other lines, such as one torn by a crash or still being written, are skipped."""
+    return list(each_row(path))
+
+
+def each_row(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of :func:`read_rows` one by one, of which only some are in memory."""
     try:
-        lines = path.read_bytes().splitlines()
+        with open(path, "rb") as file:
+            while lines := b"".join(file.readlines(PART)).splitlines():
+                try:
+                    values = json.loads(b"[" + b",".join(lines) + b"]")  # four times faster than one a line
+                except (ValueError, RecursionError):
+                    yield from (row for line in lines if (row := read_row(line)) is not None)
+                else:
+                    yield from (row for value in values if (row := _row(value)) is not None)
     except FileNotFoundError:
-        return []
-    try:
-        values = json.loads(b"[" + b",".join(lines) + b"]")  # one parse is four times faster than one a line
-    except (ValueError, RecursionError):
-        return [row for line in lines if (row := read_row(line)) is not None]
-    return [row for value in values if (row := _row(value)) is not None]
+        return
 
 
 def newest_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -88,5 +96,9 @@ def _row(value: Any) -> dict[str, Any] | None:
     if "split" in value:
         value = {_OLD_NAMES.get(name, name): number for name, number in value.items()}
         value["kind"] = _OLD_KINDS.get(value["kind"], value["kind"])
-    places = value.get("step"), value.get("epoch")
-    return value if isinstance(value.get("kind"), str) and all(type(place) is int for place in places) else None
+    sound = isinstance(value.get("kind"), str) and _is_place(value.get("step")) and _is_place(value.get("epoch"))
+    return value if sound else None
+
+
+def _is_place(number: Any) -> bool:
+    return type(number) is int and -(2**63) <= number < 2**63  # more fit into no column of a table

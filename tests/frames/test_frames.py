@@ -8,7 +8,7 @@ from synthetic_runs import LAYERS, write_run
 
 from research.errors import UsageError
 from research.frames import load_runs
-from research.runs import status
+from research.runs import metrics, status
 
 
 def test_one_row_a_run_with_config_and_progress(tmp_path):
@@ -33,6 +33,22 @@ def test_metrics_hold_every_number_once(tmp_path):
     assert val["value"].to_list() == [1.0, 0.5] and val["epoch"].to_list() == [0, 1]
     assert metrics[metrics["kind"] == "gram"].groupby("layer").size().to_dict() == dict.fromkeys(LAYERS, 2)
     assert len(metrics) == 2 * (4 + 4 + 4 + len(LAYERS))
+
+
+def test_metrics_read_in_parts_are_the_same(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        write_run(tmp_path, name, gram=True)
+    runs = load_runs(tmp_path)
+    whole = runs.metrics
+    monkeypatch.setattr(metrics, "PART", 100)
+    pd.testing.assert_frame_equal(runs.metrics, whole)
+
+
+def test_without_numbers_columns_keep_their_types(tmp_path):
+    run = write_run(tmp_path, "one")
+    types = load_runs(tmp_path).metrics.dtypes
+    (run / "metrics.jsonl").write_text("")
+    assert load_runs(tmp_path).metrics.dtypes.equals(types)
 
 
 def test_metrics_follow_any_selection_of_runs(tmp_path):

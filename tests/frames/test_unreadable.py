@@ -55,7 +55,10 @@ def test_odd_status_is_unreadable_and_ends_nothing(odd, text, capsys):
 def test_odd_rows_are_passed_over(odd):
     good, _ = odd
     with open(good.paths.metrics, "a") as file:
-        file.write('5\nnull\n{"kind": "val", "step": "x", "epoch": 0}\n{"kind": 3, "step": 1, "epoch": 0}\n[[')
+        file.write(
+            '5\nnull\n{"kind": "val", "step": "x", "epoch": 0}\n{"kind": 3, "step": 1, "epoch": 0}\n'
+            '{"kind": "far", "step": 9223372036854775808, "epoch": 0, "loss": 1}\n[['
+        )
     runs = load_runs(good.dir.parent, "good")
     assert runs["last_loss"].item() == 1.5 and set(runs.metrics["kind"]) == {"val"}
 
