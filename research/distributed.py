@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -70,6 +71,9 @@ def destroy_distributed() -> None:
     global _votes
     _votes = None
     if dist.is_initialized():
+        # PyTorch 2.6 waits here for gloo's threads without letting go of the GIL, which the last collective may need to
+        # free its tensors: it gets it before
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 
