@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from research.devices import use_tf32
+from research.distributed import destroy_distributed
 from research.frames.gram import load_gram
 from research.hooks import HOOKS, Hook
 from research.hooks.gram import Gram, describe, spatial_convolutions
@@ -185,7 +186,7 @@ def measure_in_group(rank, world, folder, batches, variant):
     parts = [x.chunk(world)[rank] for x in batches]
     layers = Gram(variant=variant).measure(FakeRun(model, *parts))
     torch.save({name: layer.multiplier for name, layer in layers.items()}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    destroy_distributed()
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values())

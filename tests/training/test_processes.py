@@ -37,7 +37,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, request) -> dict[tuple[str, int], Run]:
     """A run of each setting that is asked for, on one process and on several."""
-    asked = [item.callspec.params for item in request.session.items if "trained" in getattr(item, "fixturenames", ())]
+    here = [item for item in request.session.items if item.path == request.path]
+    asked = [item.callspec.params for item in here if "trained" in item.fixturenames]
     asked = [params for params in asked if params.keys() == {"name", "world"}]
     folder, runs = tmp_path_factory.mktemp("worlds"), {}
     with pytest.MonkeyPatch.context() as patch:
