@@ -19,7 +19,7 @@ import psutil
 from research.config import Config
 from research.data.ffcv.beton import leftovers as beton_leftovers
 from research.errors import UsageError
-from research.runs.paths import RunPaths
+from research.runs.paths import NAMES, RunPaths
 from research.runs.run import Run
 from research.runs.status import held, recorded
 
@@ -100,7 +100,7 @@ def _stale_files(folder: Path, names: list[str]) -> Iterator[tuple[Path, str]]:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether ``path`` is one of the files that a run's folder has."""
-    return path in vars(RunPaths(path.parent)).values() or path.parent.name == RunPaths("").checkpoints.name
+    return path.name in NAMES or path.parent.name == RunPaths("").checkpoints.name
 
 
 def _is_reserved(path: Path) -> bool:

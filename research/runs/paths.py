@@ -55,3 +55,7 @@ class RunPaths:
     def multipliers_of(self, epoch: int) -> Path:
         """GraM's measurement before epoch ``epoch`` (0-based)."""
         return self.multipliers / f"epoch_{epoch:03d}.npz"
+
+
+NAMES = frozenset(file.name for file in vars(RunPaths).values() if isinstance(file, _File))
+"""What the files and folders of a run are called."""

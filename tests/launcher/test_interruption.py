@@ -18,7 +18,7 @@ from research import launch
 from research.checkpoints import checkpoint
 from research.errors import UsageError
 from research.launcher.launch import TrainingFailed
-from research.runs.paths import RunPaths
+from research.runs.paths import NAMES
 from research.runs.run import Run
 from research.runs.status import recorded
 from research.training.loop import fit
@@ -34,8 +34,7 @@ def assert_stopped(run: Run, starter: subprocess.Popen) -> None:
     step = checkpoint.load_newest(run.paths.checkpoints)["step"]
     newest = [row for row in rows(run) if row["kind"] == "train"][-1]["step"]
     assert 0 <= step - newest < 7
-    known = {path.name for name in vars(RunPaths) if isinstance(path := getattr(run.paths, name), Path)}
-    left = {path.name for path in run.dir.iterdir()} - known
+    left = {path.name for path in run.dir.iterdir()} - NAMES
     assert left == set() and not run.paths.session.exists()
 
 
