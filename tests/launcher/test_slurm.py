@@ -211,6 +211,13 @@ def test_options_of_slurm_without_slurm_are_refused(study, research, monkeypatch
     assert code == 2 and "error: no sinfo here; give --on slurm on a machine that has Slurm's commands" in said
 
 
+def test_a_cluster_that_does_not_answer_is_told_in_its_words(slurm, study, research):
+    silent = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"
+    (slurm / "bin" / "sinfo").write_text(f"#!/bin/sh\necho '{silent}' >&2; exit 1\n")
+    code, said = research("sweep", study(), "--on", "slurm")
+    assert code == 2 and f"error: {silent}" in said
+
+
 def test_the_command_line_wins_over_the_study_over_the_site(slurm):
     Path("slurm.yaml").write_text("partition: a\ntime: 1:30:00\ngpus: 1\nsetup: [module load cuda]\n")
     options = read_options({"partition": "b", "gpus": 2, "array-parallelism": 3}, {"gpus": "4"})

@@ -58,9 +58,10 @@ def ask(program: str, *words: str) -> list[str]:
 
 
 def refusal(said: str) -> str:
-    """The line in which one of Slurm's programs says why it refuses."""
-    lines = [line.partition("rror: ")[2] or line for line in said.splitlines() if "rror" in line]
-    return lines[-1] if lines else ""
+    """The line in which one of Slurm's programs says why it refuses, else its last one."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line.partition("rror: ")[2] or line for line in lines if "rror" in line]
+    return (errors or lines or [""])[-1].strip()
 
 
 def refuse_impossible(options: Options, configs: Sequence[Config]) -> Options:

@@ -131,7 +131,7 @@ def submit(jobs: Mapping[Job, Sequence[Path]], options: Options, asked: Mapping[
             queued = [executor.submit(job) for job in jobs]
     except (RuntimeError, subprocess.CalledProcessError) as error:
         said = f"{error}\n{getattr(error, 'stderr', '') or ''}"
-        raise UsageError(f"Slurm refuses: {refusal(said) or said.strip().splitlines()[-1]}") from None
+        raise UsageError(f"Slurm refuses: {refusal(said)}") from None
     for sent, (job, runs) in zip(queued, jobs.items(), strict=True):
         for index, run in enumerate(runs):
             log = job.commands[min(index, len(job.commands) - 1)].log
