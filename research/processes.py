@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -68,6 +68,22 @@ def terminate(process: subprocess.Popen, grace: float) -> None:
         pass
     finally:
         kill(process)
+
+
+def terminate_all(processes: Collection[subprocess.Popen], grace: float) -> None:
+    """Ask ``processes`` to stop; those that have not after ``grace`` seconds, or at a second Ctrl-C, are killed.
+
+    Each leads a process group, which dies with it.
+    """
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + grace
+    try:
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            kill(process)
 
 
 def kill(process: subprocess.Popen) -> None:

@@ -16,7 +16,6 @@ from research.launcher.slurm.options import Options, completed, gpus_of, read_op
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
 from research.notebooks.execute import find, read_parameters
-from research.parameters import yaml_1_2
 from research.studies.study import Point, Study, expand, read_study, table
 from research.studies.sweep import chosen, preflight, refuse_all
 
@@ -86,15 +85,10 @@ def queue(study: Study, whole: tuple[str, ...], points: Sequence[Point], options
         alike, jobs = list(group), {}
         for first in range(0, len(alike), options.pack):
             packed = alike[first : first + options.pack]
-            commands = tuple(command(words_of(study, point), point) for point in packed)
+            commands = tuple(command(("run", study.notebook, *point.words), point) for point in packed)
             jobs[Job(commands)] = [point.dir for point in packed]
         ids += submit(jobs, options, completed(options, [point.config for point in alike]), study.name)
     return ids
-
-
-def words_of(study: Study, point: Point) -> tuple[str, ...]:
-    """What follows ``research`` in the command of one run."""
-    return "run", study.notebook, *(f"{key}={yaml_1_2.typed(value)}" for key, value in point.parameters.items())
 
 
 def command(words: tuple[str, ...], point: Point) -> Command:

@@ -16,6 +16,7 @@ from typing import Any
 from research.config import Config
 from research.errors import UsageError
 from research.files import read_json
+from research.runs.metrics import newest_rows
 from research.runs.paths import RunPaths
 from research.runs.status import recorded
 from research.studies.shares import Machine
@@ -53,7 +54,8 @@ def costs_before(folders: Iterable[Path]) -> dict[str, Cost]:
         for config in folder.glob(f"*/{RunPaths('').config.name}"):
             said, given = recorded(config.parent), read_json(config, {})
             if isinstance(given, dict) and said.get("epoch") and said.get("seconds"):
-                evaluation = last_row(config.parent, "val").get("seconds") or 0.0
+                rows = newest_rows(RunPaths(config.parent).metrics)
+                evaluation = next((row.get("seconds") for row in rows if row["kind"] == "val"), None) or 0.0
                 epoch = said["seconds"] * said["steps"] / (said["step"] * said["epochs"]) + evaluation
                 disk = bytes_in(config.parent) if said["status"] == "finished" else 0
                 found.setdefault(kind(plain | given), []).append((epoch, disk))
@@ -61,18 +63,6 @@ def costs_before(folders: Iterable[Path]) -> dict[str, Cost]:
         which: Cost(statistics.median(epoch for epoch, _ in each), max(disk for _, disk in each))
         for which, each in found.items()
     }
-
-
-def last_row(run: Path, which: str, within: int = 8192) -> dict[str, Any]:
-    """The last row of kind ``which`` among the last ``within`` bytes of a run's metrics; empty without one."""
-    path = RunPaths(run).metrics
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - within))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        if f'"{which}"'.encode() in line[:40] and line.endswith(b"}"):
-            return json.loads(line)
-    return {}
 
 
 def bytes_in(folder: Path) -> int:
@@ -134,9 +124,8 @@ def free_disk(folder: Path) -> int:
 
 def seconds_left(point: Point, costs: Mapping[str, Cost]) -> float:
     """Seconds that ``point`` still needs; NaN when nothing is known of its kind."""
-    left = point.config.total_epochs - recorded(point.dir).get("epoch", 0)
     known = costs.get(kind_of(point))
-    return left * known.epoch if known else math.nan
+    return point.epochs_left * known.epoch if known else math.nan
 
 
 def longest_first(points: Sequence[Point], costs: Mapping[str, Cost]) -> list[Point]:
@@ -147,8 +136,7 @@ def longest_first(points: Sequence[Point], costs: Mapping[str, Cost]) -> list[Po
     middling = statistics.median([known.epoch for known in costs.values()] or [1.0])
 
     def seconds(point: Point) -> float:
-        left = point.config.total_epochs - recorded(point.dir).get("epoch", 0)
-        return left * getattr(costs.get(kind_of(point)), "epoch", middling)
+        return point.epochs_left * getattr(costs.get(kind_of(point)), "epoch", middling)
 
     return sorted(points, key=seconds, reverse=True)
 

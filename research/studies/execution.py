@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +10,7 @@ from pathlib import Path
 
 from research.config.config import CHECKED
 from research.launcher.warm import Command, Server, Started
-from research.parameters import yaml_1_2
-from research.processes import DIE_WITH_PARENT
+from research.processes import DIE_WITH_PARENT, terminate_all
 from research.studies.shares import Machine, Share
 from research.studies.show import Show, outcome
 from research.studies.study import Point
@@ -62,7 +59,7 @@ class Execution:
                     show.look([point for point, *_ in self._running], len(self.failed))
                     time.sleep(POLL_SECONDS)
             finally:
-                stop([process for _, process, _ in self._running])
+                terminate_all([process for _, process, _ in self._running], GRACE_SECONDS)
         return self.failed
 
     def _start(self, show: Show) -> None:
@@ -110,26 +107,10 @@ def awaited(point: Point, points: Sequence[Point]) -> set[Path]:
 
 def start(server: Server, notebook: str, point: Point, share: Share) -> Started:
     """``research run`` for one point, in a session of its own; what it prints goes to the point's log."""
-    words = [f"{key}={yaml_1_2.typed(value)}" for key, value in point.parameters.items()]
     point.log.parent.mkdir(parents=True, exist_ok=True)
     point.log.write_bytes(b"")
     environment = os.environ | share.environment | {DIE_WITH_PARENT: "SIGTERM", CHECKED: "1"}
-    return server.start(Command("research", ["run", notebook, *words], environment, point.log))
-
-
-def stop(processes: Sequence[Started]) -> None:
-    """Let every run write a checkpoint and end; no answer in time, or a second Ctrl-C, kills them."""
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    try:
-        for process in processes:
-            process.wait(max(0.0, deadline - time.monotonic()))
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    return server.start(Command("research", ["run", notebook, *point.words], environment, point.log))
 
 
 def reason(point: Point) -> str:

@@ -21,9 +21,8 @@ class Show:
     """A bar over the epochs of ``points`` with runs an hour and the time left; use as a context manager."""
 
     def __init__(self, points: Sequence[Point]):
-        self.runs, self.settled, self.left = len(points), 0, {}
-        for point in points:
-            self.left[point.dir] = point.config.total_epochs - recorded(point.dir).get("epoch", 0)
+        self.runs, self.settled = len(points), 0
+        self.left: dict[Path, float] = {point.dir: point.epochs_left for point in points}
         self.before = dict(self.left)  # epochs to go when the sweep began
         self.lines: dict[Path, tqdm] = {}
         self.started = time.monotonic()

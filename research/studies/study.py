@@ -32,7 +32,7 @@ from research.errors import UsageError, nearest
 from research.parameters import yaml_1_2
 from research.parameters.signatures import check_arguments
 from research.runs.paths import home_of
-from research.runs.status import status_of
+from research.runs.status import recorded, status_of
 
 NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
 
@@ -70,6 +70,16 @@ class Point:
     def status(self) -> dict[str, Any]:
         """How far the run is and how it ended, see :func:`research.runs.status.status_of`."""
         return status_of(self.dir)
+
+    @property
+    def epochs_left(self) -> int:
+        """Epochs that the run has not trained yet, as it says itself."""
+        return self.config.total_epochs - recorded(self.dir).get("epoch", 0)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is given, as one types it behind the name of a notebook."""
+        return tuple(f"{key}={yaml_1_2.typed(value)}" for key, value in self.parameters.items())
 
     @property
     def log(self) -> Path:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from submitit.core.utils import DelayedSubmission
 from research.config.config import CHECKED
 from research.errors import Failure, UsageError
 from research.launcher.slurm.cluster import ask
-from research.processes import DIE_WITH_PARENT, STOP_SIGNALS
+from research.processes import DIE_WITH_PARENT, STOP_SIGNALS, terminate_all
 from research.resources import GPU_SHARERS, SHARERS
 
 POLL_SECONDS = 0.2
@@ -75,7 +74,7 @@ class Job:
         while any(process.poll() is None for process in running.values()) and not asked:
             time.sleep(POLL_SECONDS)
         if asked:
-            stop(running.values())
+            terminate_all(running.values(), GRACE_SECONDS)
         bad = [command for command, process in running.items() if process.returncode]
         if not bad:
             return "finished"
@@ -127,16 +126,3 @@ def ignore_what_the_job_answers() -> None:
     """Slurm signals every process of a job, also those that have no handler yet; who has one still answers."""
     for number in OWN_ANSWER:
         signal.signal(number, signal.SIG_IGN)
-
-
-def stop(processes: Sequence[subprocess.Popen]) -> None:
-    """Let every run write a checkpoint and end; one that takes too long is killed."""
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
