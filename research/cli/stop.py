@@ -20,12 +20,14 @@ def add_to(commands: Commands) -> None:
 
 def stop_what_is_named(options: argparse.Namespace) -> None:
     from research.launcher.stop import stop_runs, sweeping
+    from research.studies.plan import confirming
     from research.studies.study import expand, read_study
 
     found: dict[Path, None] = {}
     for what in options.what:
         if Path(what).is_file():
-            points = expand(read_study(what))
+            study = read_study(what)
+            points = expand(study) + confirming(study)
             for process in sweeping(Path(what)):  # before its runs, or it would start the next ones
                 print(f"{what}: asked to stop (process {process.pid})")
                 process.terminate()

@@ -19,6 +19,7 @@ def add_to(commands: Commands) -> None:
     sweep.add_argument("--only", default="", metavar="PATTERN", help="runs whose names match, such as '*-seed-0'")
     sweep.add_argument("--dry-run", action="store_true", help="only show what would run, and what it will cost")
     sweep.add_argument("--no-probe", action="store_true", help="with --dry-run: reckon by earlier runs alone")
+    sweep.add_argument("--confirm", action="store_true", help="run the arms of its contrasts on confirm_seeds, once")
     sweep.add_argument("--status", action="store_true", help="only tell how the runs stand")
     add_cluster_options(sweep)
 
@@ -30,7 +31,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     if options.no_probe and not options.dry_run:
         raise UsageError("--no-probe: only --dry-run probes; leave it out")
     if options.status:
-        return show_status(options.study, options.only)
+        return show_status(options.study, options.only, options.confirm)
     typed = typed_options(options)
     if options.on == "slurm":
         here = {"--jobs": options.jobs != 1, "--per-gpu": options.per_gpu != 1, "--retry": options.retry != 0}
@@ -39,7 +40,7 @@ def run_sweep(options: argparse.Namespace) -> int:
             raise UsageError(
                 "\n".join(f"{name}: of a sweep on this machine; with --on slurm leave it out" for name in given)
             )
-        return sweep_on_slurm(options.study, typed, options.dry_run, options.wait, options.only)
+        return sweep_on_slurm(options.study, typed, options.dry_run, options.wait, options.only, options.confirm)
     return sweep(
         options.study,
         jobs=options.jobs,
@@ -48,4 +49,5 @@ def run_sweep(options: argparse.Namespace) -> int:
         retry=options.retry,
         only=options.only,
         probe=options.dry_run and not options.no_probe,
+        confirm=options.confirm,
     )

@@ -16,6 +16,8 @@ from research.launcher.slurm.options import Options, completed, gpus_of, read_op
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
 from research.notebooks.execute import find, read_parameters
+from research.studies.plan import confirmation, confirming, write_down
+from research.studies.power import in_sight
 from research.studies.study import Point, Study, expand, read_study, table
 from research.studies.sweep import chosen, preflight, refuse_all
 
@@ -24,19 +26,27 @@ if TYPE_CHECKING:
 
 
 def sweep_on_slurm(
-    path: str | Path, typed: Mapping[str, Any], dry_run: bool = False, wait: bool = False, only: str = ""
+    path: str | Path,
+    typed: Mapping[str, Any],
+    dry_run: bool = False,
+    wait: bool = False,
+    only: str = "",
+    confirm: bool = False,
 ) -> int:
     """Queue every run of the study in ``path`` that is neither finished nor in the queue, and return an exit code.
 
-    ``typed`` are options of :class:`Options` by name, ``only`` a pattern of names. With ``wait``, follows the runs to
-    their end; 1 when one failed.
+    ``typed`` are options of :class:`Options` by name, ``only`` a pattern of names; ``confirm`` as in
+    :func:`research.studies.sweep.sweep`. With ``wait``, follows the runs to their end; 1 when one failed.
 
     Raises:
         UsageError: every problem of the study, of its runs, and of what is asked of Slurm; nothing is queued then.
     """
     study, whole = read_study(path), ("sweep", str(Path(path).resolve()), *(("--only", only) if only else ()))
     options = read_options(study.slurm, typed)
-    points = [on_nodes(point, options.nodes) for point in chosen(expand(study), only)]
+    first = expand(study)
+    if fresh := confirmation(study, first) if confirm else []:
+        whole += ("--confirm",)
+    points = [on_nodes(point, options.nodes) for point in chosen(fresh or first, only)]
     dirs = [point.dir for point in points]
     known = standings(dirs)
     said = told(dirs, known)
@@ -50,7 +60,10 @@ def sweep_on_slurm(
         possible = partial(refuse_impossible, options, [point.config for point in waiting])
         refuse_all(lambda: read_parameters(find(study.notebook)), partial(preflight, waiting, False), possible)
         options = possible()
+    if dry_run and (seen := in_sight(study, first)):
+        print(seen)
     if waiting and not dry_run:
+        write_down(path, study, first, fresh)
         print(f"queued: {' '.join(queue(study, whole, waiting, options))}")
     return 1 if wait and not dry_run and follow(dirs) else 0
 
@@ -97,8 +110,9 @@ def command(words: tuple[str, ...], point: Point) -> Command:
     return Command(words, str(point.log), point.config.processes, gpus_of(point.config))
 
 
-def show_status(path: str | Path, only: str = "") -> int:
-    """Print how every run of the study in ``path`` stands, here and in Slurm's queue."""
-    points = chosen(expand(read_study(path)), only)
+def show_status(path: str | Path, only: str = "", confirm: bool = False) -> int:
+    """Print how every run of the study in ``path`` stands, here and in Slurm's queue; or those that ``confirm`` it."""
+    study = read_study(path)
+    points = chosen(confirming(study) if confirm else expand(study), only)
     print(table(points, told([point.dir for point in points])))
     return 0

@@ -9,6 +9,9 @@ An example::
                                           # or a mapping: {plain: {}, gram: {gram: true}} names them
     grid: {lr: [0.1, 0.05]}               # every combination
     seeds: [0, 1, 2]                      # the grid's last dimension
+    contrasts: [[gram-lr-0.1, no-gram-lr-0.1]]    # what it is made to compare: arms, the names of runs without the seed
+    margin: 0.3                           # points of top-1 below which a difference does not matter
+    confirm_seeds: [100, 101, 102]        # fresh ones, with --confirm
     together: true                        # train all runs in one process, dense MLPs of one shape at once
     ldi: [exact]                          # and measure the LDI of each before
     slurm: {partition: gpu, time: 8:00:00}    # with --on slurm: what a job asks for
@@ -30,9 +33,10 @@ from research.config import Config
 from research.config.merging import doubled, overlaid
 from research.errors import UsageError, nearest
 from research.parameters import yaml_1_2
-from research.parameters.signatures import check_arguments
+from research.parameters.signatures import Range, check_arguments
 from research.runs.paths import home_of
 from research.runs.status import recorded, status_of
+from research.studies.design import problems_of_design, unknown_arms
 
 NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
 
@@ -47,6 +51,10 @@ class Study:
     runs: Annotated[tuple[Mapping, ...] | Mapping, "alternatives, or name -> alternative, through the grid"] = ({},)
     grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
+    contrasts: Annotated[tuple[tuple[str, str], ...], "[arm, against] that it is made to compare"] = ()
+    margin: Annotated[float | None, Range(above=0), "points of top-1 below which a difference does not matter"] = None
+    sd: Annotated[float | None, Range(above=0), "deviation of paired differences to expect, before a run"] = None
+    confirm_seeds: Annotated[tuple[int, ...], "fresh ones, on which the contrasts are confirmed once"] = ()
     together: Annotated[bool, "train all runs in one process, dense MLPs of one shape at once, no notebooks"] = False
     ldi: Annotated[tuple[Literal["exact", "reference", "post"], ...], "with together: measured of each before"] = ()
     slurm: Annotated[Mapping, "what its jobs ask of Slurm, see research.launcher.slurm.options"] = field(
@@ -61,6 +69,7 @@ class Point:
     varied: Mapping[str, Any]
     parameters: Mapping[str, Any]
     config: Config
+    arm: str = ""  # its name without the study's and the seed: what is compared
 
     @property
     def dir(self) -> Path:
@@ -141,6 +150,7 @@ def read_study(study: str | Path) -> Study:
                 problems.append(f"grid.{key}={choices!r}: expected a list of values")
         if study.ldi and not study.together:
             problems.append(f"ldi={list(study.ldi)}: needs together=true")
+        problems += problems_of_design(study)
     if problems:
         raise UsageError("\n".join(f"study {path}: {problem}" for problem in problems))
     return study
@@ -159,7 +169,7 @@ def expand(study: Study) -> list[Point]:
 
     Raises:
         UsageError: every problem of every point; two points that are the same run; a parameter that two of
-            alternative, grid and seeds decide.
+            alternative, grid and seeds decide; a contrast of what is no arm.
     """
     names = Config.parameters()
     problems, points = [], {}
@@ -178,15 +188,18 @@ def expand(study: Study) -> list[Point]:
                 problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
         parts = [study.name, name, *(word(key, value) for key, value in words.items())]
         varied_and_named = varied | {"name": "-".join(filter(None, parts))}
+        arm = "-".join(filter(None, parts[1 : len(parts) - len(seed)]))
         try:
             config = Config.load(study.base, varied_and_named)
         except UsageError as error:
             problems += str(error).splitlines()
             continue
-        point = Point(varied, overlaid(study.base, varied_and_named, names), config)
+        point = Point(varied, overlaid(study.base, varied_and_named, names), config, arm)
         if point.dir in points:
             problems.append(f"{point.dir.name}: this run is in the study twice")
         points[point.dir] = point
+    if not problems:
+        problems += unknown_arms(study, (point.arm for point in points.values()))
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     return list(points.values())

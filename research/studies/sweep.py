@@ -21,6 +21,8 @@ from research.launcher.warm import Server
 from research.notebooks.execute import find, read_parameters
 from research.studies.estimate import costs_before, longest_first, refuse_full_disk, told
 from research.studies.execution import PRELOADED, Execution, reason
+from research.studies.plan import confirmation, write_down
+from research.studies.power import in_sight
 from research.studies.shares import Machine
 from research.studies.show import outcome
 from research.studies.study import Point, Study, expand, read_study, table
@@ -34,13 +36,15 @@ def sweep(
     retry: int = 0,
     only: str = "",
     probe: bool = False,
+    confirm: bool = False,
 ) -> int:
     """Run the study in ``path``, ``jobs`` runs at a time, and return an exit code: 1 when some run failed.
 
     Runs that go at the same time share the cores, the memory and the GPUs of this machine, ``per_gpu`` runs a GPU. A
     run that fails is tried again ``retry`` times. ``only`` is a pattern of names, such as ``*-seed-0``. The longest
     runs go first, by what earlier ones took. ``dry_run`` only tells what would run and what it will cost; ``probe``
-    then tries a few steps of each kind of run of which none was made before.
+    then tries a few steps of each kind of run of which none was made before. ``confirm`` runs the arms of its contrasts
+    on fresh seeds, see :func:`research.studies.plan.confirmation`.
 
     Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
     does not stop the others. Ctrl-C ends every child; the same command continues. A study ``together`` is trained in
@@ -53,13 +57,18 @@ def sweep(
         if number < least:
             raise UsageError(f"{option} {number}: must be >= {least}")
     study = read_study(path)
-    points = chosen(expand(study), only)
+    first = expand(study)
+    fresh = confirmation(study, first) if confirm else []
+    points = chosen(fresh or first, only)
     print(table(points))
     waiting = [point for point in points if point.status["status"] != "finished"]
     print(f"{len(points)} runs, {len(points) - len(waiting)} finished, {len(waiting)} to run")
+    if dry_run and (seen := in_sight(study, first)):
+        print(seen)
+    begin = partial(write_down, path, study, first, fresh)
     if study.together:
         refuse_options({"--jobs": jobs > 1, "--per-gpu": per_gpu > 1, "--retry": retry > 0})
-        return fit_together(study, points, dry_run)
+        return fit_together(study, points, None if dry_run else begin)
     costs = costs_before({point.dir.parent for point in points})
     with nullcontext() if not waiting or (dry_run and not probe) else closing(Server(PRELOADED)) as server:
         machine = Machine.here(max(1, min(jobs, len(waiting))), per_gpu)
@@ -79,6 +88,7 @@ def sweep(
                 costs |= probe_kinds(waiting, costs, server)
             print(told(waiting, costs, machine))
             return 0
+        begin()
         with interruptible():
             failed = Execution(study.notebook, longest_first(waiting, costs), machine, server, retry).run()
     for point in failed:
@@ -102,8 +112,11 @@ def refuse_options(given: Mapping[str, bool]) -> None:
         raise UsageError("\n".join(problems))
 
 
-def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
-    """Train a study's networks in this process: dense MLPs as a population, all others one after another."""
+def fit_together(study: Study, points: list[Point], begin: Callable[[], object] | None) -> int:
+    """Train a study's networks in this process: dense MLPs as a population, all others one after another.
+
+    ``begin`` is called once all is checked; without it nothing is trained.
+    """
     from research.studies.population import MODEL, fit_population, stackable  # torch takes seconds
 
     stacked = [point.config for point in points if point.config.model == MODEL]
@@ -120,8 +133,9 @@ def fit_together(study: Study, points: list[Point], dry_run: bool) -> int:
 
     waiting = [point for point in alone if point.status["status"] != "finished"]
     refuse_all(refuse_alone, partial(stackable, stacked), partial(preflight, waiting))
-    if dry_run:
+    if not begin:
         return 0
+    begin()
     with interruptible():
         if stacked:
             fit_population(stacked, study.ldi)

@@ -1,0 +1,70 @@
+"""What a study is made to compare: written down before it runs, and confirmed once on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from research.errors import UsageError
+from research.runs.plans import read_plan, record
+from research.studies.design import CONFIRM
+from research.studies.study import Point, Study, expand, find_study
+
+ENDED = ("finished", "failed")
+
+
+def confirming(study: Study) -> list[Point]:
+    """The points that confirm: the arms that stand in a contrast, on fresh seeds; none without such seeds."""
+    if not study.confirm_seeds:
+        return []
+    fresh = replace(study, name=f"{CONFIRM}-{study.name}", seeds=study.confirm_seeds)
+    compared = {arm for pair in study.contrasts for arm in pair}
+    return [point for point in expand(fresh) if point.arm in compared]
+
+
+def confirmation(study: Study, points: Sequence[Point]) -> list[Point]:
+    """The points of :func:`confirming`, once the study's own ``points`` have given a result to confirm.
+
+    Raises:
+        UsageError: there are no fresh seeds, runs of the first result have not ended, or it was confirmed already, on
+            other seeds or of other contrasts.
+    """
+    if not (fresh := confirming(study)):
+        raise UsageError("--confirm: the study names no fresh seeds; give it confirm_seeds")
+    arms = {point.arm for point in fresh}
+    left = [point for point in points if point.arm in arms and point.status["status"] not in ENDED]
+    if left:
+        raise UsageError(
+            f"--confirm: {len(left)} runs of the first result have not ended, such as {left[0].dir.name}; "
+            "leave --confirm out until they have"
+        )
+    plan = read_plan(fresh[0].dir.parent, study.name)
+    if plan and (before := plan.confirmation):
+        seeds, day = before["confirm_seeds"], before["time"][:10]
+        more = [list(pair) for pair in study.contrasts if list(pair) not in before["contrasts"]]
+        if set(seeds) != set(study.confirm_seeds) or more:
+            what = f"contrasts {more}" if more else f"confirm_seeds={list(study.confirm_seeds)}"
+            raise UsageError(
+                f"--confirm: {what}: {study.name} was confirmed on {day}, on seeds {seeds}, and a result is confirmed "
+                "once; a study of another name can ask again"
+            )
+    print(f"confirming {len(study.contrasts)} contrasts on fresh seeds, once: {list(study.confirm_seeds)}")
+    return fresh
+
+
+def write_down(path: str | Path, study: Study, points: Sequence[Point], fresh: Sequence[Point] = ()) -> None:
+    """Keep with the runs what the study in ``path`` is made to compare; ``fresh`` are the points that confirm it."""
+    for folder in {point.dir.parent for point in points}:
+        mine = [point for point in points if point.dir.parent == folder]
+        said = {
+            "text": find_study(path).read_text(),
+            "contrasts": study.contrasts,
+            "margin": study.margin,
+            "seeds": study.seeds,
+            "confirm_seeds": study.confirm_seeds,
+            "arms": {point.dir.name: point.arm for point in mine},
+            "confirming": {point.dir.name: point.arm for point in fresh if point.dir.parent == folder},
+        }
+        begun = {point.arm for point in mine if point.status["status"] not in ("new", "created")}
+        record(folder, study.name, said, begun)
