@@ -81,6 +81,13 @@ class Masked:
             tensor = tensor.permute(self._order)
         return tensor.view(-1)
 
+    def shaped(self, vector: Tensor) -> Tensor:
+        """A vector of all units, in the order in which they are numbered, as the mask's shape; undoes :meth:`flat`."""
+        if not (self._permuted and self._elementwise):
+            return vector.view(self.mask.shape)
+        inverse = sorted(range(len(self._order)), key=self._order.__getitem__)
+        return vector.view([self.mask.shape[d] for d in self._order]).permute(inverse)
+
     @property
     def inactive(self) -> Tensor:
         """The others (N - M,), int64, ascending; takes time in proportion to N."""

@@ -39,6 +39,7 @@ def notes(run: Run) -> list[str]:
         ({"set.sparsity": 0.5, "set.sparsity_fc": 0.5, "set.sparsity_conv": 0.6}, "say it of every layer"),
         ({"static_sparse.momentum": "legacy"}, "no unit is ever killed"),
         ({"static_sparse.copy_mask_from": "x", "static_sparse.distribution": "erk"}, "the masks of copy_mask_from say"),
+        ({"static_sparse.er_power": 0.5}, "it belongs to distribution=er and erk"),
         ({"deepr.eta": 0, "deepr.temperature": "1e-3"}, "there is no noise, with eta=0"),
         ({"rigl.power": 2}, "it belongs to anneal=power; this is cosine"),
         ({"rigl.growth": "random", "rigl.grown_momentum": 1}, "growth=random looks at no gradient"),
@@ -182,6 +183,7 @@ MASKS = {
     "sparsity": 0.6, "sparsity_fc": None, "sparsity_conv": 0.6, "distribution": "erk", "granularity": 2,
     "only": "layer1*", "keep": "layer1*", "sparse_downsample": None, "l1": 1e-2, "momentum": "legacy",
     "group_lasso": (True, {"l1": 1e-2}), "copy_mask_from": None, "copy_init": None,
+    "shuffle": None, "er_power": (0.5, {"distribution": "erk"}),
 }  # fmt: skip
 """None: has its own test, because of what it needs."""
 

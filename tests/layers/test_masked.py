@@ -17,6 +17,7 @@ from research.hooks import HOOKS
 from research.hooks.sparse import StaticSparse, drop_smallest
 from research.hooks.sparse.base import forget, regularizer
 from research.layers.masked import Masked, attach_mask, largest, masked_weights
+from research.measures.paths import living
 from research.runs.run import Run
 from research.training.loop import fit
 
@@ -187,6 +188,35 @@ def test_a_static_mask_never_changes_and_every_epoch_says_so(tiny):
     for row in layers:
         assert row["density"] == row["coverage"] == pytest.approx(0.1, abs=0.01)
         assert row["kept"] == row["survived"] == 1.0
+
+
+def test_every_epoch_says_which_inputs_and_outputs_a_mask_connects_and_which_units_live(tiny):
+    run = fit(Run.create(tiny(epochs=1, hooks={"static_sparse": {"sparsity": 0.98}})))
+    told = {row["layer"]: row for row in rows(run) if row["kind"] == "sparse"}
+    masks = [tensor.mask for tensor in run.hooks["static_sparse"].tensors]
+    assert [row["inputs"] for row in told.values()] == [int(mask.any(0).sum()) for mask in masks]
+    assert [row["outputs"] for row in told.values()] == [int(mask.any(1).sum()) for mask in masks]
+    assert [row["living"] for row in told.values()] == [int(alive.sum()) for alive in living(masks)]
+    assert told["1.weight"]["living"] < min(told["1.weight"]["outputs"], told["3.weight"]["inputs"])
+
+
+def test_channels_count_as_units_and_a_network_with_dense_layers_is_no_chain(tiny):
+    hooks = {"static_sparse": {"sparsity": 0.99}}
+    run = fit(Run.create(tiny(model="resnet8", epochs=1, batch_size=512, hooks=hooks)))
+    told = [row for row in rows(run) if row["kind"] == "sparse"]
+    masks = [tensor.mask.any((2, 3)) for tensor in run.hooks["static_sparse"].tensors]
+    assert [(row["inputs"], row["outputs"]) for row in told] == [
+        (int(mask.any(0).sum()), int(mask.any(1).sum())) for mask in masks
+    ]
+    assert all(row["living"] is None for row in told)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_vector_of_units_takes_the_shape_of_the_mask_again(layout):
+    weight = torch.randn(4, 3, 2, 2).to(memory_format=layout)
+    mask = torch.empty_like(weight, dtype=torch.bool).copy_(torch.rand(4, 3, 2, 2) < 0.5)
+    tensor = Masked(weight, mask)
+    assert torch.equal(tensor.shaped(tensor.flags), mask)
 
 
 def test_coverage_grows_while_units_are_exchanged(tiny):

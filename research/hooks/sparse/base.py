@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from research.devices import fetch
@@ -18,8 +19,8 @@ from research.hooks.base import Hook, Reasons, Source
 from research.hooks.sparse.criteria import grow_random
 from research.hooks.sparse.distributions import count_of, erk_density, uniform_count
 from research.hooks.sparse.events import Event, event_due
+from research.hooks.sparse.first_masks import Shuffle, copy_masks, copy_parameters, random_mask
 from research.layers.masked import (
-    MASK,
     Choice,
     Masked,
     Site,
@@ -31,6 +32,7 @@ from research.layers.masked import (
     masked_weights,
     masks_among,
 )
+from research.measures.paths import living
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Range, parameters_of
 from research.parameters.when import When, every, in_steps, is_when
@@ -231,7 +233,8 @@ class MaskHook(Hook):
                 tensor.apply()
 
     def epoch_end(self, run: Run) -> None:
-        for tensor, history in zip(self.tensors, self.history.values(), strict=True):
+        connected = self.connected()
+        for tensor, history, units in zip(self.tensors, self.history.values(), connected, strict=True):
             mask = tensor.flags
             had = torch.stack([history & bit > 0 for bit in (LAST, INITIAL, EVER)])
             still = torch.cat([had[:2].sum(1), (had[:2] & mask).sum(1), had[2:].sum(1), mask.sum()[None]]).tolist()
@@ -244,8 +247,18 @@ class MaskHook(Hook):
                 coverage=ever / tensor.units,
                 kept=kept / before if before else None,
                 survived=survived / first if first else None,
+                **units,
             )
             history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask.byte() * LAST)
+
+    def connected(self) -> list[dict[str, int | None]]:
+        """Of each tensor: ``inputs`` and ``outputs`` (units, or channels) with any active weight, and how many of the
+        outputs are ``living`` (:func:`~research.measures.paths.living`); none where not all is a chain of matrices."""
+        masks = [tensor.shaped(tensor.flags) for tensor in self.tensors]
+        chain = not self.choice.dense and all(mask.ndim == 2 for mask in masks)
+        chain = chain and all(len(mask) == after.shape[1] for mask, after in pairwise(masks))
+        alive = [int(units.sum()) for units in living(masks)] if chain else [None] * len(masks)
+        return [used_units(mask) | {"living": units} for mask, units in zip(masks, alive, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": dict(self.history), "moved": self._moved, "late": self._late}
@@ -265,8 +278,12 @@ class SparseHook(MaskHook):
     distribution: Annotated[
         Literal["uniform", "er", "erk"], "of the sparsity over layers: equal, or Erdos-Renyi (with the kernel's size)"
     ] = "uniform"
+    er_power: Annotated[float, Range(least=0), "exponent of er and erk: 0 = uniform, 1 = as published"] = 1.0
     copy_mask_from: Annotated[str, "run, or file of its weights, whose masks are the first ones"] = ""
     copy_init: Annotated[bool, "start from the initial weights of the run copy_mask_from too"] = False
+    shuffle: Annotated[
+        Shuffle, "draw the copied places anew, with as many a layer, or a layer and input (or output) of it"
+    ] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -274,6 +291,8 @@ class SparseHook(MaskHook):
             raise UsageError(f"distribution={self.distribution}: leave out sparsity_fc and sparsity_conv")
         if self.copy_init and not self.copy_mask_from:
             raise UsageError("copy_init=true: needs copy_mask_from=RUN")
+        if self.shuffle != "none" and not self.copy_mask_from:
+            raise UsageError(f"shuffle={self.shuffle}: needs copy_mask_from=RUN")
 
     @property
     def dense(self) -> bool:
@@ -283,7 +302,10 @@ class SparseHook(MaskHook):
         reasons = dict(super().idle())
         if self.copy_mask_from:  # sparsities only say what is expected of it, see setup
             reasons["distribution"] = "the masks of copy_mask_from say how sparse each layer is"
-        elif None not in (self.sparsity_fc, self.sparsity_conv):
+            reasons["er_power"] = reasons["distribution"]
+        elif self.distribution == "uniform":
+            reasons["er_power"] = "it belongs to distribution=er and erk; this is uniform"
+        if not self.copy_mask_from and None not in (self.sparsity_fc, self.sparsity_conv):
             reasons["sparsity"] = "sparsity_fc and sparsity_conv say it of every layer"
         return reasons
 
@@ -304,7 +326,7 @@ class SparseHook(MaskHook):
                 f"distribution={self.distribution}: goes by the sides of matrices and kernels, and {flat[0]} is a bank "
                 "of values without any; give distribution=uniform"
             )
-        densities = erk_density(shapes, self.sparsity, kernel=self.distribution == "erk")
+        densities = erk_density(shapes, self.sparsity, self.er_power, kernel=self.distribution == "erk")
         return {n: count_of(d, units[n]) for n, d in zip(units, densities, strict=True)} if self.sparsity else {}
 
     def sources(self, config: Config) -> dict[str, Source]:
@@ -317,7 +339,8 @@ class SparseHook(MaskHook):
         if self.copy_mask_from:
             if self.copy_init:
                 copy_parameters(run.model, run.sources[self]["copy_init"], self.copy_mask_from)
-            copy_masks(run.model, run.sources[self]["copy_mask_from"], self.copy_mask_from)
+            masks = run.sources[self]["copy_mask_from"]
+            copy_masks(run.model, masks, self.copy_mask_from, self.shuffle, partial(run.generator, "shuffled mask"))
         super().setup(run)
 
     def epoch_start(self, run: Run) -> None:
@@ -327,7 +350,8 @@ class SparseHook(MaskHook):
             zeros, given = 1 - active / units, (self.sparsity, self.sparsity_fc, self.sparsity_conv)
             as_given = any(abs(sparsity - zeros) < 0.005 for sparsity in given if sparsity)
             told = "" if as_given else f"; sparsity={self.sparsity:g} has no effect"
-            run.note(f"under the masks of {self.copy_mask_from} {zeros:.4f} of the units are 0{told}")
+            how = "" if self.shuffle == "none" else f", their places shuffled (shuffle={self.shuffle}),"
+            run.note(f"under the masks of {self.copy_mask_from}{how} {zeros:.4f} of the units are 0{told}")
 
 
 @dataclass(eq=False)
@@ -398,11 +422,12 @@ def idle_sparsities(choice: Choice) -> dict[str, str]:
     return reasons
 
 
-def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
-    """A mask with ``count`` ones at uniformly random positions."""
-    mask = torch.zeros(tuple(shape), dtype=torch.bool)
-    mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:count]] = True
-    return mask
+def used_units(mask: Tensor) -> dict[str, int | None]:
+    """``inputs`` and ``outputs``: entries of the second and first dimension of ``mask`` in which any unit is active."""
+    if mask.ndim < 2:
+        return {"inputs": None, "outputs": None}
+    flat = mask.flatten(2).any(2) if mask.ndim > 2 else mask
+    return {"inputs": int(flat.any(0).sum()), "outputs": int(flat.any(1).sum())}
 
 
 def regularizer(tensors: Sequence[Masked], group_lasso: bool = False) -> Tensor:
@@ -421,38 +446,6 @@ def forget(optimizer: torch.optim.Optimizer, tensor: Masked, units: Tensor) -> N
     for value in optimizer.state.get(tensor.weight, {}).values():
         if isinstance(value, Tensor) and value.shape == tensor.weight.shape:
             tensor.write(value, units, 0.0)
-
-
-@torch.no_grad()
-def copy_masks(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Give every sparse tensor of ``model`` the mask that it has among ``tensors``, which come from ``origin``.
-
-    Raises:
-        UsageError: no such masks, or of another granularity.
-    """
-    for tensor in masked_weights(model):
-        mask = tensors.get(tensor.name + MASK)
-        if mask is None or mask.shape != tensor.mask.shape:
-            there, layer = "none" if mask is None else tuple(mask.shape), tensor.name.removesuffix(".weight")
-            raise UsageError(
-                f"copy_mask_from={origin}: mask of {layer}: expected {tuple(tensor.mask.shape)}, found {there}"
-            )
-        tensor.mask.copy_(mask)
-        tensor.apply()
-
-
-@torch.no_grad()
-def copy_parameters(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Give every parameter of ``model`` the value that it has among ``tensors``, which come from ``origin``.
-
-    Raises:
-        UsageError: another network's.
-    """
-    own = dict(model.named_parameters())
-    if {n: p.shape for n, p in own.items()} != {n: tensors[n].shape for n in own if n in tensors}:
-        raise UsageError(f"copy_init: the network of {origin} is another one")
-    for name, parameter in own.items():
-        parameter.copy_(tensors[name])
 
 
 def units_of(site: Site, granularity: int) -> int:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from conftest import REPOSITORY, weights
 
+from research.errors import UsageError
 from research.hooks.sparse import StaticSparse
+from research.hooks.sparse.first_masks import shuffled
 from research.runs.network import network_of
 from research.runs.run import Run
 from research.studies.study import expand, read_study
@@ -19,8 +21,9 @@ def source(tiny) -> Run:
     return fit(Run.create(tiny(name="source", hooks={"set": {"period": "2", "sparsity": 0.8}})))
 
 
-def copied(tiny, source: Run | str, name: str, init: bool, **given) -> Run:
+def copied(tiny, source: Run | str, name: str, init: bool, shuffle: str = "none", **given) -> Run:
     options = {"copy_mask_from": getattr(source, "name", source), "copy_init": init, "sparsity": 0.8}
+    options |= {"shuffle": shuffle}
     return fit(Run.create(tiny(**STILL | given, name=name, hooks={"static_sparse": options})))
 
 
@@ -40,6 +43,43 @@ def test_the_control_has_the_masks_and_other_initial_weights_under_the_same_seed
             assert (weights(control)[weight] != weights(ticket)[weight])[mask].float().mean() > 0.99
     evaluated = evaluate_weights([control.dir], last=True)[0]
     assert evaluated["top1"] == pytest.approx(control.status["last_top1"])
+
+
+@pytest.mark.parametrize("shuffle", ["layer", "inputs", "outputs"])
+def test_shuffled_masks_keep_the_numbers_that_they_name(tiny, source, shuffle):
+    run = copied(tiny, source, shuffle, False, shuffle)
+    for name, mask in weights(source).items():
+        if name.endswith("_mask"):
+            other = weights(run)[name]
+            same = {"layer": None, "inputs": 0, "outputs": 1}[shuffle]
+            assert not torch.equal(other, mask) and other.sum() == mask.sum()
+            if same is not None:
+                assert torch.equal(other.sum(same), mask.sum(same))
+                assert not torch.equal(other.sum(1 - same), mask.sum(1 - same))
+            assert not weights(run)[name.removesuffix("_mask")][~other].any()
+
+
+def test_places_are_shuffled_by_the_seed_and_not_along_with_the_first_weights(tiny, source):
+    begun = [copied(tiny, source, f"s{seed}", True, "layer", seed=seed) for seed in (1, 2)]
+    for name, mask in weights(begun[0]).items():
+        if name.endswith("_mask"):
+            assert not torch.equal(mask, weights(begun[1])[name])
+            weight, began = name.removesuffix("_mask"), initial(source)
+            torch.testing.assert_close(weights(begun[0])[weight], began[weight] * mask)
+
+
+@pytest.mark.parametrize("within", ["layer", "inputs", "outputs"])
+def test_channels_of_kernels_are_shuffled_as_units_of_matrices_are(within):
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(6, 5, 3, 3, generator=generator) < 0.3
+    other = shuffled(mask, within, generator)
+    kept = {"layer": (0, 1, 2, 3), "inputs": 0, "outputs": (1, 2, 3)}[within]
+    assert torch.equal(other.sum(kept), mask.sum(kept)) and not torch.equal(other, mask)
+
+
+def test_shuffling_needs_masks_to_shuffle(tiny):
+    with pytest.raises(UsageError, match="shuffle=layer: needs copy_mask_from"):
+        StaticSparse(shuffle="layer")
 
 
 def test_a_control_of_a_control_begins_with_what_its_source_began_with(tiny, source):

@@ -38,6 +38,18 @@ def test_sparse_tensors_and_their_counts_equal_the_published_code(case):
     assert (active, active + dense) == (said["sparse"], said["learnable"])
 
 
+def test_er_power_goes_from_uniform_to_erdos_renyi_and_beyond():
+    layers = sparse_layers(create_model("mnist_mlp"))
+    told = {
+        p: StaticSparse(sparsity=0.99, distribution="er", er_power=p).initial_counts(layers) for p in (0, 0.5, 1, 2)
+    }
+    assert list(told[0].values()) == [2352, 300, 10]
+    assert told[1] == StaticSparse(sparsity=0.99, distribution="er").initial_counts(layers)
+    first, _, last = ([counts[name] for counts in told.values()] for name in told[0])
+    assert sorted(first, reverse=True) == first and sorted(last) == last and len(set(first)) == 4
+    assert all(abs(sum(counts.values()) - 2662) <= 3 for counts in told.values())
+
+
 def test_initial_counts_equal_the_published_code():
     for case in about("misc_scalars")["initial_mask_counts"]:
         assert uniform_count(case["n"], case["sparsity"]) == case["ones"]
