@@ -20,14 +20,12 @@ def add_to(commands: Commands) -> None:
 
 def stop_what_is_named(options: argparse.Namespace) -> None:
     from research.launcher.stop import stop_runs, sweeping
-    from research.studies.plan import confirming
-    from research.studies.study import expand, read_study
+    from research.studies.stages import everything
 
     found: dict[Path, None] = {}
     for what in options.what:
         if Path(what).is_file():
-            study = read_study(what)
-            points = expand(study) + confirming(study)
+            points = everything(what)
             for process in sweeping(Path(what)):  # before its runs, or it would start the next ones
                 print(f"{what}: asked to stop (process {process.pid})")
                 process.terminate()

@@ -53,6 +53,16 @@ class Plan:
         return found
 
     @property
+    def trying(self) -> dict[str, tuple[str, Any]]:
+        """Arm and value of every run that was made to choose a value, by the run's name."""
+        return {run: (arm, value) for each in self.said for run, (arm, value) in each.get("trying", {}).items()}
+
+    @property
+    def select(self) -> Mapping[str, Any]:
+        """How each arm got its own value of a parameter, as last said; empty where none was chosen."""
+        return self.said[-1].get("select", {})
+
+    @property
     def margin(self) -> float | None:
         """Points of top-1 below which a difference does not matter, as last said."""
         return self.said[-1]["margin"]
@@ -61,8 +71,9 @@ class Plan:
 def record(folder: Path, study: str, said: Mapping[str, Any], begun: Collection[str]) -> None:
     """Add to the plan of ``study`` in the ``folder`` of runs what it says now, unless it said the same the last time.
 
-    ``said`` has ``text``, ``contrasts``, ``margin``, ``seeds``, ``confirm_seeds``, ``arms`` and ``confirming`` (the
-    names of runs -> their arm); ``begun`` are the arms of which a run has begun.
+    ``said`` has ``text``, ``contrasts``, ``margin``, ``seeds``, ``confirm_seeds`` and ``select``; ``arms`` and
+    ``confirming``, the names of runs -> their arm; ``trying``, names -> arm and value that is tried. ``begun`` are the
+    arms of which a run has begun.
     """
     path = _path(folder, study)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from research.runs.environment import environment
 from research.runs.metrics import read_rows
 from research.runs.paths import RunPaths, home_of
 from research.runs.pulse import Pulse
-from research.runs.status import recorded, status_of
+from research.runs.status import DIVERGED, recorded, status_of
 
 if TYPE_CHECKING:
     from research.data.choice import Loader
@@ -238,8 +238,8 @@ class Run:
     def diverged(self, what: str, step: int) -> UsageError:
         """The error that ends a run whose ``what`` is no longer finite."""
         return UsageError(
-            f"{what} at step {step} (epoch {self.epoch}) of run {self.name}; training stopped and the last checkpoint "
-            f"is kept: lower lr={self.config.lr:g}, or set warmup_epochs or clip_norm"
+            f"{what} at step {step} (epoch {self.epoch}) of run {self.name}; {DIVERGED}: lower lr={self.config.lr:g}, "
+            "or set warmup_epochs or clip_norm"
         )
 
     def record_environment(self) -> None:

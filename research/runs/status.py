@@ -16,6 +16,7 @@ STATUSES = ("created", "running", "finished", "failed", "interrupted", "unreadab
 COUNTS = ("epoch", "epochs", "step", "steps")
 NUMBERS = ("best_top1", "last_top1", "seconds")
 TEXTS = ("message", "traceback", "updated")
+DIVERGED = "training stopped and the last checkpoint is kept"  # in the message of a run that diverged, and of no other
 
 
 def status_of(directory: str | os.PathLike) -> dict[str, Any]:

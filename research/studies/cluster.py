@@ -16,10 +16,12 @@ from research.launcher.slurm.options import Options, completed, gpus_of, read_op
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
 from research.notebooks.execute import find, read_parameters
-from research.studies.plan import confirmation, confirming, write_down
+from research.studies.plan import confirming
 from research.studies.power import in_sight
+from research.studies.selection import trials, untold
+from research.studies.stages import Stage, chosen, stages
 from research.studies.study import Point, Study, expand, read_study, table
-from research.studies.sweep import chosen, preflight, refuse_all
+from research.studies.sweep import preflight, refuse_all
 
 if TYPE_CHECKING:
     from research.launcher.slurm.job import Command
@@ -41,12 +43,25 @@ def sweep_on_slurm(
     Raises:
         UsageError: every problem of the study, of its runs, and of what is asked of Slurm; nothing is queued then.
     """
-    study, whole = read_study(path), ("sweep", str(Path(path).resolve()), *(("--only", only) if only else ()))
-    options = read_options(study.slurm, typed)
-    first = expand(study)
-    if fresh := confirmation(study, first) if confirm else []:
-        whole += ("--confirm",)
-    points = [on_nodes(point, options.nodes) for point in chosen(fresh or first, only)]
+    whole = (
+        "sweep",
+        str(Path(path).resolve()),
+        *(("--only", only) if only else ()),
+        *(["--confirm"] if confirm else []),
+    )
+    for stage in stages(path, only, confirm, ahead=dry_run):
+        failed = queue_stage(stage, whole, read_options(stage.study.slurm, typed), dry_run, wait)
+        if stage.chooses and not (wait or dry_run):
+            print("the same command queues the runs at what these choose, once they have ended")
+            return 0
+    return 1 if failed else 0
+
+
+def queue_stage(stage: Stage, whole: tuple[str, ...], options: Options, dry_run: bool, wait: bool) -> list[Path]:
+    """Queue the points of a stage; see :func:`sweep_on_slurm`. What failed, with ``wait``."""
+    study = stage.study
+    points = [*stage.points, *(stage.then if study.together else ())]  # one job trains both
+    points = [on_nodes(point, options.nodes) for point in points]
     dirs = [point.dir for point in points]
     known = standings(dirs)
     said = told(dirs, known)
@@ -60,12 +75,12 @@ def sweep_on_slurm(
         possible = partial(refuse_impossible, options, [point.config for point in waiting])
         refuse_all(lambda: read_parameters(find(study.notebook)), partial(preflight, waiting, False), possible)
         options = possible()
-    if dry_run and (seen := in_sight(study, first)):
+    if dry_run and not stage.chooses and (seen := in_sight(study, stage.first)):
         print(seen)
     if waiting and not dry_run:
-        write_down(path, study, first, fresh)
+        stage.begin()
         print(f"queued: {' '.join(queue(study, whole, waiting, options))}")
-    return 1 if wait and not dry_run and follow(dirs) else 0
+    return follow(dirs) if wait and not dry_run else []
 
 
 def on_nodes(point: Point, nodes: int) -> Point:
@@ -113,6 +128,8 @@ def command(words: tuple[str, ...], point: Point) -> Command:
 def show_status(path: str | Path, only: str = "", confirm: bool = False) -> int:
     """Print how every run of the study in ``path`` stands, here and in Slurm's queue; or those that ``confirm`` it."""
     study = read_study(path)
-    points = chosen(confirming(study) if confirm else expand(study), only)
+    tried = trials(study)
+    own = [trial.point for trial in tried] + expand(study, untold(tried))
+    points = chosen(confirming(study, untold(tried)) if confirm else own, only)
     print(table(points, told([point.dir for point in points])))
     return 0

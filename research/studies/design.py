@@ -1,16 +1,33 @@
-"""What a study decides before it runs: the comparisons it is made for, and fresh seeds that confirm them once."""
+"""What a study decides before it runs: the comparisons it is made for, fresh seeds that confirm them, what is tuned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from research.errors import nearest
+from research.parameters.signatures import check_arguments
 
 if TYPE_CHECKING:
     from research.studies.study import Study
 
 CONFIRM = "confirm"  # first word of the runs that confirm, so that `runs/STUDY-*` holds the first result alone
+SELECT = "select"  # and of those that choose
+
+
+@dataclass(frozen=True)
+class Select:
+    """How each arm gets its own value of a parameter, such as its learning rate."""
+
+    over: Annotated[str, "the parameter"]
+    values: Annotated[tuple[Any, ...], "what is tried"]
+    on: Annotated[Mapping, "{holdout: N}, the training images that decide and that these runs do not train on"]
+    seeds: Annotated[tuple[int, ...], "of the runs that choose; none of `seeds`"] = (1000,)
+
+    @property
+    def holdout(self) -> int:
+        return self.on["holdout"]
 
 
 def problems_of_design(study: Study) -> Iterator[str]:
@@ -24,6 +41,30 @@ def problems_of_design(study: Study) -> Iterator[str]:
         yield f"confirm_seeds={list(study.confirm_seeds)}: there is nothing to confirm; name contrasts"
     if used := sorted(set(study.confirm_seeds) & set(study.seeds)):
         yield f"confirm_seeds={list(study.confirm_seeds)}: {used} stand in seeds too; only fresh seeds confirm"
+
+    if study.select:
+        yield from _problems_of_select(study)
+
+
+def _problems_of_select(study: Study) -> Iterator[str]:
+    values, problems = check_arguments("select.", Select, study.select)
+    yield from problems
+    if problems:
+        return
+    select = Select(**values)
+    images = select.on.get("holdout")
+    if set(select.on) != {"holdout"} or type(images) is not int or images < 1:
+        yield f"select.on={dict(select.on)!r}: expected {{holdout: N}}, a number of training images"
+    if len(select.values) < 2 or len(set(map(repr, select.values))) < len(select.values):
+        yield f"select.values={list(select.values)}: expected several values, each once"
+    if select.over in study.grid:
+        yield f"select.over={select.over!r}: the grid decides it"
+    if select.over == "seed":
+        yield "select.over='seed': a seed is not chosen"
+    if not select.seeds:
+        yield "select.seeds=[]: expected a seed or more"
+    if used := sorted(set(select.seeds) & {*study.seeds, *study.confirm_seeds}):
+        yield f"select.seeds={list(select.seeds)}: {used} stand in another list too; the choice has seeds of its own"
 
 
 def unknown_arms(study: Study, arms: Iterable[str]) -> Iterator[str]:

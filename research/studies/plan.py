@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from research.errors import UsageError
 from research.runs.plans import read_plan, record
 from research.studies.design import CONFIRM
+from research.studies.selection import Trial
 from research.studies.study import Point, Study, expand, find_study
 
 ENDED = ("finished", "failed")
 
 
-def confirming(study: Study) -> list[Point]:
-    """The points that confirm: the arms that stand in a contrast, on fresh seeds; none without such seeds."""
+def confirming(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> list[Point]:
+    """The points that confirm: the arms that stand in a contrast, on fresh seeds; none without such seeds.
+
+    ``own`` as in :func:`research.studies.study.expand`.
+    """
     if not study.confirm_seeds:
         return []
     fresh = replace(study, name=f"{CONFIRM}-{study.name}", seeds=study.confirm_seeds)
     compared = {arm for pair in study.contrasts for arm in pair}
-    return [point for point in expand(fresh) if point.arm in compared]
+    return [point for point in expand(fresh, own) if point.arm in compared]
 
 
-def confirmation(study: Study, points: Sequence[Point]) -> list[Point]:
+def confirmation(
+    study: Study, points: Sequence[Point], own: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Point]:
     """The points of :func:`confirming`, once the study's own ``points`` have given a result to confirm.
 
     Raises:
         UsageError: there are no fresh seeds, runs of the first result have not ended, or it was confirmed already, on
             other seeds or of other contrasts.
     """
-    if not (fresh := confirming(study)):
+    if not (fresh := confirming(study, own)):
         raise UsageError("--confirm: the study names no fresh seeds; give it confirm_seeds")
     arms = {point.arm for point in fresh}
     left = [point for point in points if point.arm in arms and point.status["status"] not in ENDED]
@@ -49,12 +56,16 @@ def confirmation(study: Study, points: Sequence[Point]) -> list[Point]:
                 f"--confirm: {what}: {study.name} was confirmed on {day}, on seeds {seeds}, and a result is confirmed "
                 "once; a study of another name can ask again"
             )
-    print(f"confirming {len(study.contrasts)} contrasts on fresh seeds, once: {list(study.confirm_seeds)}")
     return fresh
 
 
-def write_down(path: str | Path, study: Study, points: Sequence[Point], fresh: Sequence[Point] = ()) -> None:
-    """Keep with the runs what the study in ``path`` is made to compare; ``fresh`` are the points that confirm it."""
+def write_down(
+    path: str | Path, study: Study, points: Sequence[Point], fresh: Sequence[Point] = (), tried: Sequence[Trial] = ()
+) -> None:
+    """Keep with the runs what the study in ``path`` is made to compare.
+
+    ``fresh`` are the points that confirm it, and ``tried`` those that choose a value for each arm.
+    """
     for folder in {point.dir.parent for point in points}:
         mine = [point for point in points if point.dir.parent == folder]
         said = {
@@ -65,6 +76,8 @@ def write_down(path: str | Path, study: Study, points: Sequence[Point], fresh: S
             "confirm_seeds": study.confirm_seeds,
             "arms": {point.dir.name: point.arm for point in mine},
             "confirming": {point.dir.name: point.arm for point in fresh if point.dir.parent == folder},
+            "select": {**study.select},
+            "trying": {t.point.dir.name: [t.arm, t.value] for t in tried if t.point.dir.parent == folder},
         }
         begun = {point.arm for point in mine if point.status["status"] not in ("new", "created")}
         record(folder, study.name, said, begun)

@@ -10,6 +10,7 @@ An example::
     grid: {lr: [0.1, 0.05]}               # every combination
     seeds: [0, 1, 2]                      # the grid's last dimension
     contrasts: [[gram-lr-0.1, no-gram-lr-0.1]]    # what it is made to compare: arms, the names of runs without the seed
+    select: {over: lr, values: [0.03, 0.1, 0.3], on: {holdout: 5000}}    # each arm at its own best value
     margin: 0.3                           # points of top-1 below which a difference does not matter
     confirm_seeds: [100, 101, 102]        # fresh ones, with --confirm
     together: true                        # train all runs in one process, dense MLPs of one shape at once
@@ -51,6 +52,9 @@ class Study:
     runs: Annotated[tuple[Mapping, ...] | Mapping, "alternatives, or name -> alternative, through the grid"] = ({},)
     grid: Annotated[Mapping, "parameter -> list of values, every combination"] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], "the grid's last dimension"] = ()
+    select: Annotated[Mapping, "each arm at its best value of a parameter, see research.studies.design.Select"] = field(
+        default_factory=dict
+    )
     contrasts: Annotated[tuple[tuple[str, str], ...], "[arm, against] that it is made to compare"] = ()
     margin: Annotated[float | None, Range(above=0), "points of top-1 below which a difference does not matter"] = None
     sd: Annotated[float | None, Range(above=0), "deviation of paired differences to expect, before a run"] = None
@@ -164,8 +168,10 @@ def _maps(study: Study) -> Iterator[tuple[str, Mapping]]:
     yield from ((f"runs.{name}", alternative) for name, alternative in named)
 
 
-def expand(study: Study) -> list[Point]:
+def expand(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> list[Point]:
     """Every point of the study, checked: what varies over the base, which speaks for all.
+
+    ``own`` are parameters of an arm, by its name, which do not tell in it.
 
     Raises:
         UsageError: every problem of every point; two points that are the same run; a parameter that two of
@@ -187,8 +193,9 @@ def expand(study: Study) -> list[Point]:
             if "name" in given:
                 problems.append(f"name={given['name']!r}: the study names its runs; leave it out")
         parts = [study.name, name, *(word(key, value) for key, value in words.items())]
-        varied_and_named = varied | {"name": "-".join(filter(None, parts))}
         arm = "-".join(filter(None, parts[1 : len(parts) - len(seed)]))
+        varied |= (own or {}).get(arm, {})
+        varied_and_named = varied | {"name": "-".join(filter(None, parts))}
         try:
             config = Config.load(study.base, varied_and_named)
         except UsageError as error:

@@ -9,23 +9,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from research.config.config import restated
-from research.errors import UsageError, nearest
+from research.errors import Failure, UsageError
 from research.launcher.warm import Server
 from research.notebooks.execute import find, read_parameters
 from research.studies.estimate import costs_before, longest_first, refuse_full_disk, told
 from research.studies.execution import PRELOADED, Execution, reason
-from research.studies.plan import confirmation, write_down
 from research.studies.power import in_sight
 from research.studies.shares import Machine
 from research.studies.show import outcome
-from research.studies.study import Point, Study, expand, read_study, table
+from research.studies.stages import Stage, stages
+from research.studies.study import Point, Study, table
 
 
 def sweep(
@@ -44,7 +43,8 @@ def sweep(
     run that fails is tried again ``retry`` times. ``only`` is a pattern of names, such as ``*-seed-0``. The longest
     runs go first, by what earlier ones took. ``dry_run`` only tells what would run and what it will cost; ``probe``
     then tries a few steps of each kind of run of which none was made before. ``confirm`` runs the arms of its contrasts
-    on fresh seeds, see :func:`research.studies.plan.confirmation`.
+    on fresh seeds, see :func:`research.studies.plan.confirmation`. A study that selects has two stages: what chooses,
+    then the runs at what was chosen.
 
     Everything is checked before anything starts. Finished runs are skipped and interrupted ones resumed; one failure
     does not stop the others. Ctrl-C ends every child; the same command continues. A study ``together`` is trained in
@@ -52,23 +52,29 @@ def sweep(
 
     Raises:
         UsageError: every problem of the file and of any of its runs.
+        Failure: nothing could be chosen for an arm.
     """
     for option, number, least in (("--jobs", jobs, 1), ("--per-gpu", per_gpu, 1), ("--retry", retry, 0)):
         if number < least:
             raise UsageError(f"{option} {number}: must be >= {least}")
-    study = read_study(path)
-    first = expand(study)
-    fresh = confirmation(study, first) if confirm else []
-    points = chosen(fresh or first, only)
+    for stage in stages(path, only, confirm, ahead=dry_run):
+        code = run_stage(stage, jobs, dry_run, per_gpu, retry, probe)
+        if code and not stage.chooses:  # what chooses may diverge: the next stage tells whether there is a choice
+            return code
+    return 0
+
+
+def run_stage(stage: Stage, jobs: int, dry_run: bool, per_gpu: int, retry: int, probe: bool) -> int:
+    """Run the points of a stage; see :func:`sweep`."""
+    study, points = stage.study, stage.points
     print(table(points))
     waiting = [point for point in points if point.status["status"] != "finished"]
     print(f"{len(points)} runs, {len(points) - len(waiting)} finished, {len(waiting)} to run")
-    if dry_run and (seen := in_sight(study, first)):
+    if dry_run and not stage.chooses and (seen := in_sight(study, stage.first)):
         print(seen)
-    begin = partial(write_down, path, study, first, fresh)
     if study.together:
         refuse_options({"--jobs": jobs > 1, "--per-gpu": per_gpu > 1, "--retry": retry > 0})
-        return fit_together(study, points, None if dry_run else begin)
+        return fit_together(study, points, None if dry_run else stage.begin)
     costs = costs_before({point.dir.parent for point in points})
     with nullcontext() if not waiting or (dry_run and not probe) else closing(Server(PRELOADED)) as server:
         machine = Machine.here(max(1, min(jobs, len(waiting))), per_gpu)
@@ -88,20 +94,12 @@ def sweep(
                 costs |= probe_kinds(waiting, costs, server)
             print(told(waiting, costs, machine))
             return 0
-        begin()
+        stage.begin()
         with interruptible():
             failed = Execution(study.notebook, longest_first(waiting, costs), machine, server, retry).run()
     for point in failed:
         print(f"failed: {point.dir.name}: {reason(point)}; see {point.log}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def chosen(points: list[Point], only: str) -> list[Point]:
-    """The points whose names match the pattern ``only``; all without one."""
-    found = [point for point in points if fnmatchcase(point.dir.name, only or "*")]
-    if not found:
-        raise UsageError(f"--only {only!r}: no run is called so{nearest(only, [point.dir.name for point in points])}")
-    return found
 
 
 def refuse_options(given: Mapping[str, bool]) -> None:
@@ -137,9 +135,13 @@ def fit_together(study: Study, points: list[Point], begin: Callable[[], object] 
         return 0
     begin()
     with interruptible():
+        failures = []
         if stacked:
-            fit_population(stacked, study.ldi)
-        failures = fit_each(waiting)
+            try:
+                fit_population(stacked, study.ldi)
+            except Failure as error:
+                failures = str(error).splitlines()
+        failures += fit_each(waiting)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0

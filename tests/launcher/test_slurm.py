@@ -22,6 +22,8 @@ from research.launcher.slurm.queue import Standing
 from research.launcher.standing import words_of
 from research.runs.run import Run
 from research.runs.status import recorded
+from research.studies.selection import trials
+from research.studies.study import read_study
 from research.training.loop import fit
 
 PROGRAMS = {
@@ -98,6 +100,23 @@ def test_waiting_runs_are_queued_as_one_array(study, research):
     assert [words[:2] for job in jobs for words in [job.commands[0].words]] == [("run", "train")] * 2
     assert [next(w for w in job.commands[0].words if w.startswith("seed")) for job in jobs] == ["seed=0", "seed=2"]
     assert json.loads(Path("runs/.slurm/s-seed-2.json").read_text())["job"] == "7_1"
+
+
+def test_what_chooses_is_queued_first_and_then_what_was_chosen(study, research):
+    path = study(seeds=[0, 1], select={"over": "lr", "values": [0.05, 0.1], "on": {"holdout": 9}})
+    code, said = research("sweep", path, "--on", "slurm")
+    assert code == 0 and said.splitlines()[-1].startswith("the same command queues the runs at what these choose")
+    rates = [next(w for w in job.commands[0].words if w.startswith("lr")) for job in sent_jobs()]
+    assert rates == ["lr=0.05", "lr=0.1"]
+    Path("queue").write_text("7_0|RUNNING|None|n12|0|\n7_1|RUNNING|None|n12|0|\n")
+    assert "2 runs, 0 finished, 2 in the queue, 0 to queue" in research("sweep", path, "--on", "slurm")[1]
+    Path("queue").write_text("")
+    for trial, top1 in zip(trials(read_study(path)), (60.0, 70.0), strict=True):
+        Run.create(trial.point.config).set_status("finished", epoch=2, epochs=2, last_top1=top1)
+    code, said = research("sweep", path, "--on", "slurm")
+    assert code == 0 and "s: lr=0.1 of [0.05, 0.1]" in said and said.splitlines()[-1] == "queued: 7_0 7_1"
+    words = [job.commands[0].words for job in sent_jobs()[-2:]]
+    assert all({"lr=0.1"} < set(each) and not any("holdout" in word for word in each) for each in words)
 
 
 def make(path: str, seed: int) -> Path:
