@@ -12,6 +12,7 @@ from research.parameters.signatures import check_arguments
 if TYPE_CHECKING:
     from research.studies.study import Study
 
+ARM = "arm:"  # begins the value of a parameter that is to be a run of the study
 CONFIRM = "confirm"  # first word of the runs that confirm, so that `runs/STUDY-*` holds the first result alone
 SELECT = "select"  # and of those that choose
 
@@ -68,8 +69,16 @@ def _problems_of_select(study: Study) -> Iterator[str]:
 
 
 def unknown_arms(study: Study, arms: Iterable[str]) -> Iterator[str]:
-    """A line for each name in ``contrasts`` that is none of the ``arms``."""
+    """A line for each name, in ``contrasts`` or as what a run starts from, that is none of the ``arms``."""
     known = list(dict.fromkeys(arms))
-    for name in dict.fromkeys(name for pair in study.contrasts for name in pair):
+    named = [("contrasts", name) for pair in study.contrasts for name in pair]
+    for alternative in study.runs.values() if isinstance(study.runs, Mapping) else study.runs:
+        named += [(key, arm_of(value)) for key, value in alternative.items() if arm_of(value)]
+    for where, name in dict.fromkeys(named):
         if name not in known:
-            yield f"contrasts: {name!r} is no arm of this study{nearest(name, known)}"
+            yield f"{where}: {name!r} is no arm of this study{nearest(name, known)}"
+
+
+def arm_of(value: Any) -> str:
+    """The arm NAME of a parameter's value ``"arm:NAME"``, the run of that arm with the same seed; else empty."""
+    return value.removeprefix(ARM) if isinstance(value, str) and value.startswith(ARM) else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,25 @@ ENDED = ("finished", "failed")
 
 
 def confirming(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> list[Point]:
-    """The points that confirm: the arms that stand in a contrast, on fresh seeds; none without such seeds.
+    """The points that confirm: the arms of the contrasts, and what they start from, on fresh seeds; none without such.
 
     ``own`` as in :func:`research.studies.study.expand`.
     """
     if not study.confirm_seeds:
         return []
     fresh = replace(study, name=f"{CONFIRM}-{study.name}", seeds=study.confirm_seeds)
-    compared = {arm for pair in study.contrasts for arm in pair}
-    return [point for point in expand(fresh, own) if point.arm in compared]
+    needed = {arm for pair in study.contrasts for arm in pair}
+    points = expand(fresh, own)
+    arms = {point.dir.name: point.arm for point in points}
+    while more := {arms[name] for point in points if point.arm in needed for name in starts(point, arms)} - needed:
+        needed |= more
+    return [point for point in points if point.arm in needed]
+
+
+def starts(point: Point, runs: Collection[str]) -> set[str]:
+    """Those of the ``runs`` that a method of ``point`` starts from, by name."""
+    values = [value for given in point.config.hooks.values() for value in given.values() if isinstance(value, str)]
+    return {value.replace("{seed}", str(point.config.seed)) for value in values} & set(runs)
 
 
 def confirmation(

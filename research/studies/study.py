@@ -9,6 +9,7 @@ An example::
                                           # or a mapping: {plain: {}, gram: {gram: true}} names them
     grid: {lr: [0.1, 0.05]}               # every combination
     seeds: [0, 1, 2]                      # the grid's last dimension
+                                          # "arm:NAME" as a value is the run of that arm with the same seed
     contrasts: [[gram-lr-0.1, no-gram-lr-0.1]]    # what it is made to compare: arms, the names of runs without the seed
     select: {over: lr, values: [0.03, 0.1, 0.3], on: {holdout: 5000}}    # each arm at its own best value
     margin: 0.3                           # points of top-1 below which a difference does not matter
@@ -37,7 +38,7 @@ from research.parameters import yaml_1_2
 from research.parameters.signatures import Range, check_arguments
 from research.runs.paths import home_of
 from research.runs.status import recorded, status_of
-from research.studies.design import problems_of_design, unknown_arms
+from research.studies.design import arm_of, problems_of_design, unknown_arms
 
 NAME = r"[A-Za-z0-9][\w.+-]*"  # of a study and its alternatives: they make the names of folders
 
@@ -187,6 +188,7 @@ def expand(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> 
         if twice := doubled((alternative, combination, seed), names):
             problems += twice
             continue
+        alternative = {key: _run_of_arm(study, value) for key, value in alternative.items()}
         varied = {**alternative, **combination, **seed}
         words = {**combination, **seed} if named else varied
         for given in (study.base, varied):
@@ -210,6 +212,12 @@ def expand(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> 
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     return list(points.values())
+
+
+def _run_of_arm(study: Study, value: Any) -> Any:
+    """The run that ``"arm:NAME"`` stands for, with the seed of the run that is given it; other values as they are."""
+    seed = "-seed-{seed}" if study.seeds else ""
+    return f"{study.name}-{arm}{seed}" if (arm := arm_of(value)) else value
 
 
 def word(key: str, value: Any) -> str:

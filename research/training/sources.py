@@ -75,9 +75,10 @@ def find_source(key: str, source: Source, config: Config) -> Stored | None:
 
 
 def place_of(source: Source, config: Config) -> Path:
-    """The run's folder or the file that ``source`` names for a run with ``config``."""
-    path = Path(source.place)
-    return path if path.exists() or path.name != source.place else Path(config.runs).resolve() / path  # a run's name
+    """The run's folder or the file that ``source`` names for ``config``, whose seed stands for ``{seed}``."""
+    place = source.place.replace("{seed}", str(config.seed))
+    path = Path(place)
+    return path if path.exists() or path.name != place else Path(config.runs).resolve() / path  # a run's name
 
 
 def _library(source: Source) -> str:

@@ -13,6 +13,7 @@ from research.runs.run import Run
 from research.studies import sweep as sweeping
 from research.studies.study import expand, read_study
 from research.studies.sweep import sweep
+from research.training.sources import places
 
 ARMS = {"plain": {}, "k8": {"gram.k": 8}, "k1": {"gram.k": 1}}
 NAMED = {"contrasts": [["k8", "plain"]], "seeds": [0, 1], "confirm_seeds": [7, 8, 9]}
@@ -146,3 +147,28 @@ def test_a_dry_run_goes_by_what_the_study_says_where_nothing_was_run(study, caps
     assert "unknown, none was run on several seeds; give sd" in capsys.readouterr().out
     sweep(study(seeds=[0, 1, 2, 3, 4], sd=2), dry_run=True)
     assert "sees  any two arms, of no contrast: 3.4 points with 5 seeds" in capsys.readouterr().out
+
+
+COPIES = {"moved": {"set.sparsity": 0.9}, "other": {}, "copy": {"static_sparse.copy_mask_from": "arm:moved"}}
+
+
+def test_an_arm_starts_from_the_run_of_another_with_its_own_seed(study):
+    path = study(runs=COPIES, seeds=[0, 3])
+    points = {point.dir.name: point for point in expand(read_study(path))}
+    copies = [points[f"s-copy-seed-{seed}"] for seed in (0, 3)]
+    assert {repr(point.config.hooks) for point in copies} == {repr(copies[0].config.hooks)}  # one configuration
+    assert [places(point.config) for point in copies] == [[points[f"s-moved-seed-{seed}"].dir] for seed in (0, 3)]
+
+
+def test_what_compared_arms_start_from_is_run_on_the_fresh_seeds_too(study):
+    path = study(runs=COPIES, seeds=[0], contrasts=[["copy", "other"]], confirm_seeds=[7])
+    sweep(path)
+    sweep(path, confirm=True)
+    assert {f"confirm-s-{arm}-seed-7" for arm in COPIES} <= there()
+    config = Run.open("runs/confirm-s-copy-seed-7").config
+    assert places(config) == [Path("runs/confirm-s-moved-seed-7").resolve()]
+
+
+def test_an_arm_that_is_none_is_refused_where_a_run_is_to_start_from_it(study):
+    with pytest.raises(UsageError, match="copy_mask_from: 'mvoed' is no arm of this study; did you mean 'moved'"):
+        expand(read_study(study(runs=COPIES | {"copy": {"static_sparse.copy_mask_from": "arm:mvoed"}})))
