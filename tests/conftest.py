@@ -80,7 +80,13 @@ def in_workers(tmp_path, monkeypatch):
         folder = tmp_path / "injected"
         folder.mkdir()
         guarded = "import sys\nif 'research.training' in sys.orig_argv and 'launcher' not in sys.orig_argv[2]:\n"
-        (folder / "sitecustomize.py").write_text(guarded + textwrap.indent(textwrap.dedent(code), "    "))
+        others = "elif 'research' in sys.orig_argv:  # with a thread it forks no worker, which would not execute this\n"
+        others += (
+            "    import threading, time\n    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+        )
+        (folder / "sitecustomize.py").write_text(
+            guarded + textwrap.indent(textwrap.dedent(code), "    ") + "\n" + others
+        )
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(REPOSITORY)]))
 
     return inject

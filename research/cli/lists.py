@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from research.cli.commands import Commands
-from research.cli.text import first_line, print_parameters, print_table
+from research.cli.kept import kept
+from research.cli.text import first_line, parameter_lines, print_table
 from research.errors import UsageError, nearest
 
 
@@ -24,18 +27,11 @@ def add_to(commands: Commands) -> None:
 def show_parameters(options: argparse.Namespace) -> None:
     from research.config import Config
 
-    print_parameters("", Config.parameters().values())
+    print(*parameter_lines("", Config.parameters().values()), sep="\n")
 
 
 def show_hooks(options: argparse.Namespace) -> None:
-    from research.hooks import HOOKS
-    from research.parameters.signatures import parameters_of
-
-    for name in options.names or HOOKS:
-        if name not in HOOKS:
-            raise UsageError(f"unknown hook {name!r}{nearest(name, HOOKS, listed_by='research hooks')}")
-        print(f"{name}: {first_line(HOOKS[name])}")
-        print_parameters(f"  {name}.", parameters_of(HOOKS[name]).values())
+    show(kept(descriptions)["hooks"], options.names, "hook", "research hooks")
 
 
 def show_recipes(options: argparse.Namespace) -> None:
@@ -49,31 +45,56 @@ def show_recipes(options: argparse.Namespace) -> None:
 
 
 def show_models(options: argparse.Namespace) -> None:
-    from research.models import MODELS
-    from research.parameters.signatures import parameters_of
-
-    alike: dict[tuple, list[str]] = {}  # (what it is, its arguments) -> names, so that families are one entry
-    for name, constructor in MODELS.items():
-        own = tuple(p for p in parameters_of(constructor).values() if not p.required)
-        alike.setdefault((first_line(constructor), own), []).append(name)
-    for (what, own), names in alike.items():
-        print(": ".join(filter(None, (" ".join(names), what))))
-        print_parameters("  model_args.", own)
+    show(kept(descriptions)["models"])
     print("torchvision:NAME and timm:NAME: every network of those libraries")
 
 
 def show_substitutes(options: argparse.Namespace) -> None:
+    told = kept(descriptions)
+    show(told["families"], options.names, "family", "research substitutes")
+    print("every family, besides:", *told["every family"], sep="\n")
+
+
+def show(known: Mapping[str, Sequence[str]], names: Sequence[str] = (), kind: str = "", listed_by: str = "") -> None:
+    """Print the lines of ``names``, or of all that is ``known``; one of another name is no ``kind`` there is."""
+    for name in names or known:
+        if name not in known:
+            raise UsageError(f"unknown {kind} {name!r}{nearest(name, known, listed_by=listed_by)}")
+        print(*known[name], sep="\n")
+
+
+def descriptions() -> dict[str, Any]:
+    """The lines that say what there is: of each method, network (alike ones together) and family of substitutes."""
+    from research.hooks import HOOKS
     from research.layers.families import LAYERS
     from research.layers.spec import Options, log_names
+    from research.models import MODELS
     from research.parameters.signatures import parameters_of
 
-    for name in options.names or LAYERS:
-        if name not in LAYERS:
-            raise UsageError(f"unknown family {name!r}{nearest(name, LAYERS, listed_by='research substitutes')}")
-        print(f"{name}: {first_line(LAYERS[name])}")
-        print_parameters("  ", parameters_of(LAYERS[name]).values())
-        for log_name, spec in log_names().items():
-            if spec.partition(":")[0] == name:
-                print(f"  in the log: {log_name} = {spec}")
-    print("every family, besides:")
-    print_parameters("  ", parameters_of(Options).values())
+    alike: dict[tuple, list[str]] = {}  # (what it is, its arguments) -> names
+    for name, constructor in MODELS.items():
+        own = tuple(p for p in parameters_of(constructor).values() if not p.required)
+        alike.setdefault((first_line(constructor), own), []).append(name)
+    logged = {name: [said for said in log_names().items() if said[1].partition(":")[0] == name] for name in LAYERS}
+    return {
+        "hooks": {
+            name: [f"{name}: {first_line(hook)}", *parameter_lines(f"  {name}.", parameters_of(hook).values())]
+            for name, hook in HOOKS.items()
+        },
+        "models": {
+            " ".join(names): [
+                ": ".join(filter(None, (" ".join(names), what))),
+                *parameter_lines("  model_args.", own),
+            ]
+            for (what, own), names in alike.items()
+        },
+        "families": {
+            name: [
+                f"{name}: {first_line(family)}",
+                *parameter_lines("  ", parameters_of(family).values()),
+                *(f"  in the log: {log_name} = {spec}" for log_name, spec in logged[name]),
+            ]
+            for name, family in LAYERS.items()
+        },
+        "every family": parameter_lines("  ", parameters_of(Options).values()),
+    }

@@ -8,6 +8,9 @@ from research.cli.cluster import add_cluster_options, typed_options
 from research.cli.commands import ASSIGNMENTS, Commands
 from research.errors import UsageError
 
+TRAINING = ("research.training.preflight", "research.training.worker")
+"""What both who checks a run and who trains it import, torch above all: it takes seconds."""
+
 
 def add_to(commands: Commands) -> None:
     """Add the commands of this file."""
@@ -21,14 +24,18 @@ def add_to(commands: Commands) -> None:
 
 
 def run_notebook(options: argparse.Namespace) -> int:
-    from research.launcher.slurm.one import run_on_slurm
-    from research.notebooks.execute import execute, trained_by
+    from research.launcher.zygote import keep_spare
+    from research.notebooks.execute import execute, trained_by, trains
     from research.parameters.assignments import parse_assignments
 
     typed, given = typed_options(options), parse_assignments(options.assignments)
     if not options.on:
+        if trains(options.notebook):
+            keep_spare(["research.notebooks.kernel", *TRAINING], spares=2)  # its kernel, and what trains below that
         print(execute(options.notebook, given))
         return 0
+    from research.launcher.slurm.one import run_on_slurm
+
     if not (config := trained_by(options.notebook, given)):
         raise UsageError(f"--on slurm: notebook {options.notebook} trains no run; leave it out")
     return run_on_slurm(("run", options.notebook, *options.assignments), config, typed, options.wait)
@@ -36,14 +43,19 @@ def run_notebook(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     from research.config.config import Config, restated
-    from research.launcher.launch import launch
-    from research.launcher.slurm.one import run_on_slurm
+    from research.launcher.zygote import keep_spare
     from research.parameters.assignments import parse_assignments
 
     typed, given = typed_options(options), parse_assignments(options.assignments)
+    if not options.on:
+        keep_spare(TRAINING)
+    from research.launcher.launch import launch  # imports torch, before which threads are not begun
+
     config = Config.load(given)
     try:
         if options.on:
+            from research.launcher.slurm.one import run_on_slurm
+
             return run_on_slurm(("train", *options.assignments), config, typed, options.wait)
         print(launch(config).dir)
         return 0

@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
-def print_parameters(prefix: str, parameters: Iterable[Any]) -> None:
+def parameter_lines(prefix: str, parameters: Iterable[Any]) -> list[str]:
     """One line a parameter: how to type it, its default, type, limits and meaning."""
-    print_table((), [
+    return table_lines((), [
         (f"{prefix}{p.name}={default_text(p.default)}", f"{p.type_name} {p.limits}".strip(), p.help) for p in parameters
     ])  # fmt: skip
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print :func:`table_lines`."""
+    for line in table_lines(header, rows):
+        print(line)
+
+
+def table_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Columns as wide as their longest cell."""
     cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(map(list, rows))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,7 @@
-"""``python -m research.launcher.zygote LINE MODULE...``: the server of :mod:`research.launcher.warm`, and its forks."""
+"""What :mod:`research.launcher.warm` forks: the spares of a process, and its server.
+
+That is ``python -m research.launcher.zygote LINE MODULE...``: the line to who asks, and what it imports.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,68 @@ import runpy
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from typing import NoReturn
 
 from research.launcher import warm
 from research.launcher.warm import Command
-from research.processes import die_with_parent
+from research.processes import die_with_parent, inherited_block
 from research.resources import asked_threads, usable_cores
 
-SPARES = 2  # generations below a command
+SPARES = 2  # generations below a command of the server
+THREADS = "OMP_NUM_THREADS"
 
 
 def main(line: Connection, modules: Sequence[str]) -> None:
     """Serve; in a process that was forked, do what it was forked for."""
     die_with_parent(signal.SIGKILL)
+    if not _import(modules):
+        sys.exit(f"warm start is off: importing {' '.join(modules)} begins threads, which no fork survives")
+    _become(_serve(line), SPARES)
+
+
+def keep_spare(modules: Sequence[str], spares: int = 1) -> None:
+    """Import ``modules``, which what this process starts needs as well, and keep a spare for the first that it starts.
+
+    Of ``spares`` generations each keeps one for the next. A process that has begun threads, or has a spare, gets none.
+    """
+    if warm.spare or sys.platform != "linux":
+        return
+    with inherited_block(), _one_thread():
+        if _import(modules) and (command := _fork_spare()):
+            _become(command, spares - 1)
+
+
+def _import(modules: Sequence[str]) -> bool:
+    """Import ``modules``; whether this process can be forked now, because it has one thread."""
     for module in modules:
         with suppress(ImportError):  # an optional one; whoever needs another will say so
             importlib.import_module(module)
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit(f"warm start is off: importing {' '.join(modules)} begins threads, which no fork survives")
     gc.collect()
     gc.freeze()  # what is collected later leaves these pages shared
-    command = _serve(line)
-    for left in reversed(range(SPARES + 1)):
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """In this context, libraries begin no threads for computing when they are imported."""
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS]
+        else:
+            os.environ[THREADS] = before
+
+
+def _become(command: Command, spares: int) -> NoReturn:
+    """Do ``command`` in this process, which was forked for it, with ``spares`` generations below; and end."""
+    for left in reversed(range(spares + 1)):
         _enter(command)
         if not left or not (command_of_spare := _fork_spare()):
             break
@@ -115,10 +155,12 @@ def _fork_spare() -> Command | None:
 
 
 def _enter(command: Command) -> None:
-    """Folder, environment and output of ``command``."""
+    """Folder, environment, input and output of ``command``."""
     os.chdir(command.folder)
     os.environ.clear()
     os.environ.update(command.environment)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     if command.output:
         with open(command.output, "ab") as file:
             os.dup2(file.fileno(), 1)

@@ -6,6 +6,7 @@ Papermill only warns of unknown parameters, turns tuples into text and cannot be
 from __future__ import annotations
 
 import ast
+import importlib
 import logging
 import os
 import re
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from research.config import Config
@@ -23,7 +25,7 @@ from research.parameters import yaml_1_2
 from research.parameters.signatures import convert
 from research.runs.paths import RunPaths, home_of
 
-__all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters", "trained_by"]
+__all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters", "trained_by", "trains"]
 
 SETTINGS = "settings"  # a notebook with this parameter trains: what its other parameters do not name goes in here
 TRACEBACK_LINES = 20
@@ -92,8 +94,7 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
     Raises:
         UsageError: no such cell (papermill would put values on top, where later cells overwrite them).
     """
-    import nbformat
-
+    nbformat = _nbformat()
     try:
         cells = nbformat.read(notebook, as_version=4).cells
     except Exception as error:  # nbformat's own errors share no base class
@@ -112,6 +113,15 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
     return found
 
 
+def trains(notebook: str | Path) -> bool:
+    """Whether ``notebook`` trains a run.
+
+    Raises:
+        UsageError: as :func:`read_parameters`, or there is no such notebook.
+    """
+    return SETTINGS in read_parameters(find(notebook))
+
+
 def trained_by(notebook: str | Path, parameters: Mapping[str, Any]) -> Config | None:
     """The run that ``notebook`` would train with ``parameters``; none when it trains none.
 
@@ -128,6 +138,18 @@ def enter_project() -> None:
     project = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
     if "RESEARCH_HEADLESS" not in os.environ:
         os.chdir(project)
+
+
+def _nbformat() -> ModuleType:
+    """nbformat, without the grammar of web addresses that jsonschema would make for a second: no notebook has any."""
+    grammar = "rfc3987_syntax"
+    if grammar in sys.modules:
+        return importlib.import_module("nbformat")
+    sys.modules[grammar] = None  # as if that optional package were not installed
+    try:
+        return importlib.import_module("nbformat")
+    finally:
+        del sys.modules[grammar]
 
 
 def _check(name: str, declared: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[dict[str, Any], Config | None]:

@@ -1,5 +1,6 @@
 """The command line: light, exact about mistakes, and everything the README types is accepted."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from synthetic_runs import write_run
 import research
 from research import cli
 from research.cli import runs
+from research.cli.kept import kept
 from research.config import Config
 from research.errors import UsageError
 from research.hooks import HOOKS
@@ -42,16 +44,67 @@ print("LOADED", *sorted({HEAVY} & set(sys.modules)))
     assert done.stdout.count("usage: research") == len(COMMANDS)
 
 
-def test_runs_are_listed_without_importing_anything_heavy(tmp_path):
-    write_run(tmp_path, "short")
+TABLES = [["runs"], ["parameters"], ["recipes"], ["hooks"], ["hooks", "gram"], ["models"], ["substitutes", "tt"]]
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """An environment in which what there is to choose from was listed once before."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    subprocess.run([sys.executable, "-m", "research", "hooks"], check=True, capture_output=True, env=environment)
+    return environment
+
+
+def test_tables_are_printed_without_importing_anything_heavy(listed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # here they are made
+    write_run(tmp_path / "runs", "short")
     program = f"""
 import sys
 from research.cli import main
-assert main(["runs", {str(tmp_path)!r}]) == 0
-print("LOADED", *sorted({HEAVY} & set(sys.modules)))
+for words in {TABLES}:
+    print("COMMAND", *words)
+    assert main(words) == 0
+print("COMMAND\\nLOADED", *sorted({HEAVY} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "short" in done.stdout and done.stdout.splitlines()[-1].split() == ["LOADED"]
+    here = {"cwd": tmp_path, "env": listed}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, **here)
+    assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+    for words in TABLES[1:]:
+        cli.main(words)
+        assert f"COMMAND {' '.join(words)}\n{capsys.readouterr().out}COMMAND" in done.stdout
+    assert "short" in done.stdout
+
+
+def test_what_is_listed_is_made_again_when_the_code_changed_or_the_cache_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = []
+
+    def words() -> dict:
+        made.append("again")
+        return {"said": len(made)}
+
+    assert [kept(words), kept(words)] == [{"said": 1}, {"said": 1}]
+    (tmp_path / "research" / "words.json").write_text('{"sources": ')
+    assert [kept(words), kept(words)] == [{"said": 2}, {"said": 2}]
+    code = tmp_path / "code"
+    code.mkdir()
+    monkeypatch.setattr("research.cli.kept.PACKAGE", code)
+    (code / "one.py").write_text("1")
+    assert [kept(words), kept(words)] == [{"said": 3}, {"said": 3}]
+    (code / "one.py").write_text("2")
+    assert kept(words) == {"said": 4}
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)  # where nothing can be kept
+    assert [kept(words), kept(words)] == [{"said": 5}, {"said": 6}]
+
+
+def test_one_run_imports_torch_once(here):
+    """For who checks it, for its kernel, and for who trains it."""
+    words = ["run", "train", "model=mnist_mlp", "epochs=1", "name=one", "device=cpu"]
+    told = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run([sys.executable, "-m", "research", *words], capture_output=True, text=True, env=told)
+    assert done.returncode == 0, done.stderr
+    imported = done.stderr + (here / "runs" / "one" / "log.txt").read_text()
+    assert [len(re.findall(rf"\| +{name}$", imported, re.M)) for name in ("torch", "torch._dynamo")] == [1, 1]
 
 
 def test_mistakes_are_one_line_each_with_exit_code_2_and_create_nothing(tmp_path, monkeypatch, capsys):

@@ -44,8 +44,9 @@ PROGRAM = """
             "leads": os.getsid(0) == os.getpid(),
             "parent": os.getppid(),
             "handlers": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
+            "input": os.readlink("/proc/self/fd/0"),
             "process": os.getpid(),
-            "warm": "research.launcher.zygote" in Path("/proc/self/cmdline").read_text(),
+            "warm": "what_the_test_starts" not in Path("/proc/self/cmdline").read_text(),
         }
 
     what, *rest = sys.argv[1:]
@@ -77,7 +78,8 @@ def test_what_is_started_is_as_a_new_python_would_be(server, tmp_path, monkeypat
     assert server.start(warm).wait(60) == 7
     with open(tmp_path / "cold", "wb") as cold:
         python = [sys.executable, "-m", MODULE, *warm.arguments]
-        assert subprocess.run(python, env=warm.environment, stdout=cold, start_new_session=True).returncode == 7
+        alike = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        assert subprocess.run(python, env=warm.environment, stdout=cold, **alike).returncode == 7
     found, expected = told(tmp_path / "printed"), told(tmp_path / "cold")
     for each in (found, expected):
         each.pop("process"), each.pop("parent")
@@ -92,6 +94,45 @@ def test_a_command_below_is_warm_and_a_child_of_who_started_it(server, tmp_path)
     assert [each["warm"] for each in generations] == [True, True, True, False]
     assert [each["parent"] for each in generations[1:]] == [each["process"] for each in generations[:-1]]
     assert [each["environment"] for each in generations[1:]] == ["below"] * 3
+
+
+KEEPER = """
+    import os, sys, threading, time
+    from pathlib import Path
+    from research.launcher import warm
+    from research.launcher.zygote import keep_spare
+
+    if "threads" in sys.argv:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    before = dict(os.environ)
+    keep_spare(["json"], spares=2)
+    assert os.environ == before
+    arguments = ["nest", "nest", "exit", "5", sys.argv[1]]
+    command = warm.Command("what_the_test_starts", arguments, before, Path(sys.argv[1]))
+    sys.exit(warm.start(command).wait())
+"""
+
+
+@pytest.mark.parametrize(("begun", "expected"), [([], [True, True, False]), (["threads"], [False, False, False])])
+def test_a_process_keeps_a_spare_for_what_it_starts_unless_it_has_threads(server, tmp_path, begun, expected):
+    keeper, output = tmp_path / "keeper.py", tmp_path / "printed"
+    keeper.write_text(textwrap.dedent(KEEPER))
+    program = [sys.executable, str(keeper), str(output), *begun]
+    assert subprocess.run(program, stdin=subprocess.PIPE, timeout=60).returncode == 5
+    generations = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [each["warm"] for each in generations] == expected
+    assert {each["input"] for each in generations} == {os.devnull}
+    assert [each["parent"] for each in generations[1:]] == [each["process"] for each in generations[:-1]]
+
+
+def test_a_spare_that_nobody_needs_ends_with_who_kept_it():
+    program = "import psutil; from research.launcher.zygote import keep_spare; keep_spare([]); "
+    program += "print([each.pid for each in psutil.Process().children()])"
+    (spare,) = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(spare) and psutil.Process(spare).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_one_that_crashes_or_is_killed_ends_alone(server, tmp_path):
