@@ -23,6 +23,7 @@ from research.distributed import all_reduce, broadcast_buffers
 from research.files import write_atomic
 from research.hooks.base import Hook
 from research.measures import nmi as measure
+from research.measures.tap_controls import Place, placed
 from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ class Gram(Hook):
         batches: Annotated[int, Range(least=1), "training batches measured"] = 2,
         warmup: Annotated[int, Range(least=0), "epochs of plain training first"] = 1,
         variant: Annotated[measure.Variant, "which pixels pair up; sparse leaves zeros out"] = "center",
+        place: Annotated[Place, "where multipliers stand: as measured, or a control that has lost places"] = "measured",
     ):
-        self.k, self.epochs, self.batches, self.warmup, self.variant = k, epochs, batches, warmup, variant
+        self.k, self.epochs, self.batches, self.warmup = k, epochs, batches, warmup
+        self.variant, self.place = variant, place
         self.multipliers: dict[str, Tensor] = {}  # by module name; a layer without one trains plainly
         self._weights: list[Tensor] | None = None  # in the order of multipliers
 
@@ -87,6 +90,10 @@ class Gram(Hook):
         if not self.due(run.epoch):
             return
         layers = self.measure(run)
+        if self.place != "measured":
+            for name, layer in layers.items():
+                drawn = torch.Generator().manual_seed(run.seed_for("gram", name))  # the same places all through the run
+                layer.multiplier = placed(layer.multiplier, self.place, drawn)
         self.multipliers = {name: m for name, layer in layers.items() if (m := layer.multiplier).isfinite().all()}
         self._weights = None
         self.report(run, layers)
@@ -167,7 +174,7 @@ class Gram(Hook):
 
     def record(self, run: Run, layers: dict[str, Layer]) -> None:
         """Write everything measured to ``gram/epoch_EEE.npz``, from which any k can be drawn without training again."""
-        about = {"epoch": run.epoch, "k": self.k, "variant": self.variant}
+        about = {"epoch": run.epoch, "k": self.k, "variant": self.variant, "place": self.place}
         arrays: dict[str, Any] = {"names": np.array(list(layers), dtype=str), **about}
         for i, layer in enumerate(layers.values()):
             arrays |= {

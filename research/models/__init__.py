@@ -18,6 +18,7 @@ from research.models.cifar_dense import dense_depth, regular_dense
 from research.models.cifar_resnet import cifar_resnet
 from research.models.cifar_vgg import cifar_vgg
 from research.models.darts import darts, darts_imagenet
+from research.models.dct_cnn import dct_cnn
 from research.models.dense_mlp import dense_mlp
 from research.models.dry_run import FAILURES, failure
 from research.models.imagenet import mobilenet_v2, resnet, resnet18_wobn, seresnet
@@ -38,6 +39,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet56": cifar_resnet(56),
     "resnet110": cifar_resnet(110),
     "wrn-28-10": wrn("wrn-28-10"),
+    "dct_cnn": dct_cnn,
     "darts": darts,
     "cifar_vgg11": cifar_vgg("A"),
     "cifar_vgg16": cifar_vgg("D"),

@@ -285,3 +285,19 @@ def test_anisotropy_compares_rows_with_columns():
     flat = torch.tensor([[0.0, 1, 0], [2, 4, 2], [0, 1, 0]])
     assert describe(flat) == {"centre": 4.0, "off_centre": 0.75, "anisotropy": 2.0}
     assert describe(flat.T)["anisotropy"] == 0.5
+
+
+def test_controls_train_with_their_own_places_and_say_so(tiny):
+    """Values of M at taps drawn once for the run, whatever the epoch; what was measured stays on record."""
+    run = trained(tiny(model="resnet8", epochs=3, gram={"place": "permuted", "warmup": 0, "batches": 1}))
+    places = []
+    for epoch in (0, 2):
+        record = load_gram(run.dir, epoch)
+        measured = [nmi.gradient_multiplier(torch.from_numpy(layer.corr)).numpy() for layer in record.layers]
+        for layer, m in zip(record.layers, measured, strict=True):
+            np.testing.assert_array_equal(np.sort(layer.multiplier, axis=None), np.sort(m, axis=None))
+        places.append([layer.multiplier.argmax() for layer in record.layers])
+        assert len({int(place) for place in places[-1]}) > 1  # a draw of its own for every layer
+    assert places[0] == places[1]
+    for layer in record.layers:
+        assert torch.equal(run.hooks["gram"].multipliers[layer.name], torch.from_numpy(layer.multiplier))
