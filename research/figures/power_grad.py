@@ -114,20 +114,19 @@ def norm_ratios(norms: pd.DataFrame) -> pd.DataFrame:
 
 
 def intervals(frame: pd.DataFrame, xlabel: str) -> Figure:
-    """A line of ``frame`` a row, downwards: ``gain``, a thick bar of +- ``error``, a thin one from ``low`` to ``high``.
+    """A line of ``frame`` a row, downwards: ``difference`` with a bar from ``low`` to ``high``; zero is marked.
 
-    ``label`` names the row. Zero is marked.
+    ``label`` names the row. The dot is filled where ``p_holm``, adjusted over all rows, is at most 0.05.
     """
     with style():
         width = COLUMN if frame["label"].str.len().max() < 26 else PAGE
         figure, axis = plt.subplots(figsize=(width, 0.2 * len(frame) + 0.7), layout="constrained")
         places = np.arange(len(frame))
         axis.axvline(0, color="0.5", linewidth=0.6, linestyle="--")
-        axis.hlines(places, frame["low"], frame["high"], color="#0072B2", linewidth=0.8)
-        axis.hlines(
-            places, frame["gain"] - frame["error"], frame["gain"] + frame["error"], color="#0072B2", linewidth=2.5
-        )
-        axis.plot(frame["gain"], places, "o", color="#000000", zorder=3)
+        axis.hlines(places, frame["low"], frame["high"], color="#0072B2", linewidth=1)
+        clear = (frame["p_holm"] <= 0.05).to_numpy()
+        for chosen, face in ((clear, "#0072B2"), (~clear, "white")):
+            axis.plot(frame["difference"][chosen], places[chosen], "o", color="#0072B2", markerfacecolor=face, zorder=3)
         axis.set(xlabel=xlabel, yticks=places, ylim=(len(frame) - 0.5, -0.5))
         axis.set_yticklabels(frame["label"])
         axis.grid(False, axis="y")

@@ -7,17 +7,18 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, colours, number_log_axis, style
+from research.figures.style import PAGE, colours, number_log_axis, seeds, style
 
 
-def against_k(results: pd.DataFrame, quantity: str = "best top-1 (%)") -> Figure:
-    """``quantity`` against k, with plain training as a band; and the paired difference to plain training.
+def against_k(results: pd.DataFrame, quantity: str = "top-1, last epoch (%)") -> Figure:
+    """``quantity`` at every k, beside plain training; and the difference to it.
 
-    ``results`` is :func:`research.frames.gram.results_against_k`. Left: mean and standard deviation over seeds. Right:
-    mean over seeds of GraM minus plain training, and its standard error.
+    ``results`` is :func:`research.frames.gram.results_against_k`. Left: seeds as dots, mean and its 95 % interval.
+    Right: GraM minus plain training with its 95 % interval, filled where the adjusted p is at most 0.05. The places on
+    the axis are those of k in order, not its size; lines of one k stand side by side.
 
     Raises:
         UsageError: no run with GraM has finished.
@@ -25,33 +26,40 @@ def against_k(results: pd.DataFrame, quantity: str = "best top-1 (%)") -> Figure
     if results["k"].isna().all():
         raise UsageError("no run with GraM has finished, so there is nothing to draw against k")
     lines = dict(list(results[results["k"].notna()].groupby(["setup", "method"])))
-    handles, named = [], set()
+    ks = {k: place for place, k in enumerate(sorted(results["k"].dropna().unique()), start=1)}
+    handles = []
     with style():
         height = 2.3 + 0.16 * len(lines)
         figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, height), layout="constrained")
         for place, ((setup, method), colour) in enumerate(zip(lines, colours(len(lines)), strict=True)):
-            line = lines[setup, method]
-            k = line["k"] * 1.06**place  # error bars beside each other
-            left.errorbar(k, line["mean"], line["std"], color=colour, marker="o", elinewidth=0.8, capsize=2)
-            right.errorbar(k, line["difference"], line["error"], color=colour, marker="o", elinewidth=0.8, capsize=2)
-            label = " ".join(filter(None, (setup, method))) or "GraM"
-            handles.append(Line2D([], [], color=colour, marker="o", label=label + _counted(line)))
+            line, beside = lines[setup, method], 0.6 * ((place + 0.5) / len(lines) - 0.5)
+            at = line["k"].map(ks) + beside
+            for axis, y in ((left, "mean"), (right, "difference")):
+                axis.plot(at, line[y], color=colour, linewidth=0.6, alpha=0.6)
             plain = results[results["k"].isna() & (results["setup"] == setup)]
-            if len(plain) and setup not in named:
-                named.add(setup)
-                shade = "0.3" if len(lines) == 1 else colour
-                _band(left, plain.iloc[0], shade)
-                label = (f"{setup} without GraM" if setup else "plain training") + _counted(plain)
-                handles.append(Line2D([], [], color=shade, linestyle="--", linewidth=0.8, label=label))
+            for x, row in zip(
+                [*at, *(beside for _ in plain.index)], pd.concat([line, plain]).itertuples(), strict=True
+            ):
+                seeds(left, x, row.values, colour)
+                _interval(left, x, (row.mean, row.mean_low, row.mean_high), colour)
+                _interval(right, x, (row.difference, row.low, row.high), colour, filled=row.p_holm <= 0.05)
+            label = " ".join(filter(None, (setup, method))) or "GraM"
+            handles.append(Line2D([], [], color=colour, marker="o", label=label + _counted(line, plain)))
         right.axhline(0, color="0.3", linestyle="--", linewidth=0.8)
-        for axis, label in ((left, quantity), (right, "difference to plain ± s.e.")):
-            axis.set(xlabel="k", ylabel=label, xscale="log")
-            ticks = sorted(results["k"].dropna().unique())
-            axis.xaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator())
-            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        places = {"plain": 0} | {f"{k:g}": place for k, place in ks.items()}
+        for axis, label, first in ((left, quantity, 0), (right, "difference to plain training", 1)):
+            axis.set_xticks(list(places.values())[first:], list(places)[first:])
+            axis.set(xlabel="k", ylabel=label, xlim=(first - 0.5, len(ks) + 0.5))
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         plt.close(figure)
     return figure
+
+
+def _interval(axis: Axes, x: float, told: tuple[float, float, float], colour, filled: bool = True) -> None:
+    middle, low, high = told
+    axis.vlines(x, low, high, color=colour, linewidth=0.9)
+    face = colour if filled else "white"
+    axis.plot(x, middle, "o", color=colour, markerfacecolor=face, markersize=4, zorder=3)
 
 
 def measuring_cost(cost: pd.DataFrame) -> Figure:
@@ -83,14 +91,11 @@ def measuring_cost(cost: pd.DataFrame) -> Figure:
     return figure
 
 
-def _band(axis: Axes, plain: pd.Series, colour) -> None:
-    axis.axhline(plain["mean"], color=colour, linestyle="--", linewidth=0.8)
-    if plain["seeds"] > 1:
-        low, high = plain["mean"] - plain["std"], plain["mean"] + plain["std"]
-        axis.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
-
-
-def _counted(rows: pd.DataFrame) -> str:
-    least, most = rows["seeds"].min(), rows["seeds"].max()
-    spread = ", mean ± s.d." if most > 1 else ""
-    return f" (n = {least}{f'–{most}' if most > least else ''}{spread})"
+def _counted(line: pd.DataFrame, plain: pd.DataFrame) -> str:
+    """How many seeds there are, of GraM and of plain training."""
+    told = [
+        f"{rows['n'].min()}" + (f"–{most}" if (most := rows["n"].max()) > rows["n"].min() else "")
+        for rows in (line, plain)
+        if len(rows)
+    ]
+    return f" (n = {told[0]}" + (f"; plain {told[1]})" if len(told) > 1 else "; no plain run)")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -58,6 +59,12 @@ def colours(count: int) -> Sequence[str | tuple[float, ...]]:
 def ramp(count: int) -> Sequence[tuple[float, ...]]:
     """``count`` colours for ordered things such as depth, dark to light."""
     return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0, 0.9, count))]
+
+
+def seeds(axis: Axes, at: float, values: Iterable[float], colour) -> None:
+    """Every seed as a dot at ``at``, since a mean and a deviation hide it where seeds fall into two groups."""
+    values = list(values)
+    axis.scatter([at] * len(values), values, s=7, color=colour, alpha=0.45, linewidth=0, zorder=2)
 
 
 def number_log_axis(axis: Axis, written: Callable[[float], str] = "{:g}".format) -> None:

@@ -17,6 +17,7 @@ from scipy import stats
 
 from research.errors import UsageError, nearest
 from research.frames.power import errors_seen, seeds_needed
+from research.frames.t_tests import Difference, beyond, difference, holm
 
 CANNOT_TELL = "cannot tell"
 ARMS = ["arm", "against", "n", "n_against", "mean", "sd", "mean_against", "sd_against", "pairs", "r"]
@@ -57,21 +58,42 @@ def compare(
     """
     margin = math.nan if margin is None else abs(margin)
     contrasts = list(contrasts)
-    found = [_difference(_arm(results, arm), _arm(results, against)) for arm, against in contrasts]
-    table = pd.DataFrame([row | each._asdict() for row, each in found])
-    if table.empty:
-        return pd.DataFrame(columns=[*ARMS, *TESTS, *EQUALITY])
-    table[["arm", "against"]] = contrasts
+    rows = [_contrast(_arm(results, arm), _arm(results, against)) for arm, against in contrasts]
+    table = pd.DataFrame(rows, columns=[*ARMS[2:], *Difference._fields])
+    table = table.astype({name: float for name in table if name not in ("n", "n_against", "pairs", "test")})
+    table.insert(0, "arm", [arm for arm, _ in contrasts])
+    table.insert(1, "against", [against for _, against in contrasts])
     reach = table["error"] * stats.t.isf((1 - level) / 2, table["df"])
     table = table.assign(low=table["difference"] - reach, high=table["difference"] + reach)
     table["p"] = 2 * stats.t.sf(abs(table["difference"]) / table["error"], table["df"])
-    table["p_equal"] = [_beyond(row.difference, row.error, row.df, margin) for row in table.itertuples()]
+    table["p_equal"] = [beyond(row.difference, row.error, row.df, margin) for row in table.itertuples()]
     table["p_holm"], table["p_equal_holm"] = holm(table["p"]), holm(table["p_equal"])
     strict = {"level": level, "comparisons": int(table["p"].notna().sum())}
     table["seen"] = [row.error * errors_seen(row.df, **strict) for row in table.itertuples()]
     table["needed"] = [seeds_needed(spread, margin, **strict) for spread in table["spread"]]
     table["verdict"] = [verdict(row, margin, level) for row in table.itertuples()]
     return table[[*ARMS, *TESTS, *EQUALITY]]
+
+
+def each_arm(
+    results: Mapping[str, pd.Series],
+    against: Mapping[str, str],
+    *,
+    margin: float | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """A row for every arm of ``results``: what :func:`compare` says of it beside ``against[arm]``, if that is anything.
+
+    ``mean_low`` and ``mean_high`` are the interval of the arm's mean; the verdict of an arm by itself is "".
+    """
+    compared = compare(results, against.items(), margin=margin, level=level)
+    rows = []
+    for name in results:
+        values = _arm(results, name)
+        rows.append((name, len(values), values.std(), *mean_interval(values, level)))
+    table = pd.DataFrame(rows, columns=["arm", "n", "sd", "mean", "mean_low", "mean_high"])
+    table = table.merge(compared.drop(columns=["n", "mean", "sd"]), on="arm", how="left")
+    return table.fillna({"against": "", "test": "", "verdict": "", "pairs": 0}).astype({"pairs": int})
 
 
 def verdict(row: Any, margin: float = math.nan, level: float = 0.95) -> str:
@@ -81,70 +103,25 @@ def verdict(row: Any, margin: float = math.nan, level: float = 0.95) -> str:
     return " but ".join(said) or CANNOT_TELL
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
-    """p adjusted for as many tests (Holm 1979); NaN stays, and is no test."""
-    p = np.asarray(p, dtype=float)
-    adjusted, order = np.full(len(p), math.nan), np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return adjusted
-
-
-class _Difference(NamedTuple):
-    """Arm minus against, its standard error (``spread`` over the root of n) and what it was taken over."""
-
-    test: str = ""
-    difference: float = math.nan
-    error: float = math.nan
-    df: float = math.nan
-    spread: float = math.nan
-    effect: float = math.nan
-
-
 def _arm(results: Mapping[str, pd.Series], name: str) -> pd.Series:
     if name not in results:
         raise UsageError(f"no arm is called {name!r}{nearest(name, results)}")
     return results[name].dropna().astype(float)
 
 
-def _difference(ours: pd.Series, theirs: pd.Series) -> tuple[dict[str, float], _Difference]:
-    both = pd.concat([ours, theirs], axis=1, join="inner").to_numpy()
-    n, paired = [len(ours), len(theirs)], len(both) > 1 or [len(both)] * 2 == [len(ours), len(theirs)]
-    varies = len(both) > 2 and (np.ptp(both, axis=0) > 0).all()
-    row = {"n": n[0], "n_against": n[1], "mean": ours.mean(), "sd": ours.std(), "mean_against": theirs.mean()}
-    row |= {"sd_against": theirs.std(), "pairs": len(both) if paired else 0}
-    row |= {"r": float(np.corrcoef(both.T)[0, 1]) if varies else math.nan}
-    return row, _paired(both) if paired else _welch(ours.to_numpy(), theirs.to_numpy())
+def mean_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a series and its interval by Student's t, which takes two values that differ."""
+    values = values.dropna()
+    error = values.sem() or math.nan
+    reach = error * stats.t.isf((1 - level) / 2, len(values) - 1)
+    return values.mean(), values.mean() - reach, values.mean() + reach
 
 
-def _paired(both: np.ndarray) -> _Difference:
-    """Of two columns (N, 2), row by row."""
-    each = both[:, 0] - both[:, 1]
-    if len(each) < 2:
-        return _Difference(difference=float(each.mean())) if len(each) else _Difference()
-    mean, sd = float(each.mean()), float(each.std(ddof=1))
-    if sd <= 1e-12 * np.abs(both).max():  # rounding of equal differences
-        return _Difference(difference=mean)
-    return _Difference("paired t", mean, sd / math.sqrt(len(each)), len(each) - 1, sd, mean / sd)
-
-
-def _welch(ours: np.ndarray, theirs: np.ndarray) -> _Difference:
-    """Of two means whose deviations may differ (Welch 1947)."""
-    if not min(len(ours), len(theirs)):
-        return _Difference()
-    mean = float(ours.mean() - theirs.mean())
-    if min(len(ours), len(theirs)) < 2 or not max(np.ptp(ours), np.ptp(theirs)):
-        return _Difference(difference=mean)
-    free = np.array([len(ours), len(theirs)]) - 1
-    variances = np.array([ours.var(ddof=1), theirs.var(ddof=1)])
-    parts = variances / (free + 1)
-    df = parts.sum() ** 2 / (parts**2 / free).sum()
-    hedges = (1 - 3 / (4 * free.sum() - 1)) * mean / math.sqrt((variances * free).sum() / free.sum())
-    return _Difference("Welch t", mean, math.sqrt(parts.sum()), df, math.sqrt(variances.sum()), hedges)
-
-
-def _beyond(difference: float, error: float, df: float, margin: float) -> float:
-    """p of a true difference beyond ±``margin``: the larger of two one-sided t tests."""
-    return float(np.maximum(*stats.t.sf((margin + np.array([difference, -difference])) / error, df)))
+def _contrast(ours: pd.Series, theirs: pd.Series) -> tuple[float | str, ...]:
+    """ARMS without the names, and the fields of a Difference."""
+    pairs, r, found = difference(ours, theirs)
+    each = len(ours), len(theirs), ours.mean(), ours.std(), theirs.mean(), theirs.std()
+    return *each, pairs, r, *found
 
 
 def games_howell(results: Mapping[str, pd.Series]) -> pd.DataFrame:

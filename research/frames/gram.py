@@ -17,9 +17,9 @@ import pandas as pd
 
 from research.errors import UsageError
 from research.frames import Runs
+from research.frames.comparison import each_arm
 from research.frames.configurations import configuration, key, owner, word
 from research.frames.groups import label_changes
-from research.frames.paired import paired
 from research.runs.paths import RunPaths
 
 
@@ -148,19 +148,18 @@ def gram_cost(runs: Runs) -> pd.DataFrame:
     return cost.assign(share=cost["seconds"] / (cost["seconds"] + cost["training"]))
 
 
-def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
+def results_against_k(runs: Runs, metric: str = "last_top1", *, margin: float | None = None) -> pd.DataFrame:
     """Finished plain and GraM runs, a row for all that differ only in their seed.
 
     ========================  ==========================================================================
     ``setup`` ``method``      what else differs among these runs: network, data, other methods (also at their
                               defaults) …; GraM's other parameters
     ``k``                     of GraM; NaN without it
-    ``seeds``                 number of runs
-    ``mean`` ``std``          of ``metric``, a column of ``runs``; std is NaN for one run
-    ``pairs``                 seeds that were also run in the same setup without GraM
-    ``difference``            mean over these seeds of GraM minus without; NaN without it
-    ``error``                 standard error of ``difference``; NaN below two pairs
+    ``values``                ``metric``, a column of ``runs``, of every seed
     ========================  ==========================================================================
+
+    The other columns are those of :func:`research.frames.comparison.each_arm`: every k against plain training of the
+    same setup, p adjusted over all of them.
     """
     runs = runs[runs["status"] == "finished"].understood()
     changes = list(map(configuration, runs.changes()))
@@ -182,16 +181,13 @@ def results_against_k(runs: Runs, metric: str = "best_top1") -> pd.DataFrame:
         },
         index=runs.index,
     )
-    rows = []
-    for (setup, method, k), own in frame.groupby(["setup", "method", "k"], dropna=False):
-        without = frame[(frame["setup"] == setup) & frame["k"].isna()]
-        ours, theirs = (part.groupby("seed")["value"].mean() for part in (own, without))
-        found = paired(ours, theirs[:0] if np.isnan(k) else theirs)
-        rows.append(
-            {"setup": setup, "method": method, "k": k, "seeds": len(own), "mean": own["value"].mean()}
-            | {"std": own["value"].std(), **{name: found[name] for name in ("pairs", "difference", "error")}}
-        )
-    return pd.DataFrame(rows)
+    groups = frame.groupby(["setup", "method", "k"], dropna=False)
+    named = pd.DataFrame([key for key, _ in groups], columns=["setup", "method", "k"])
+    arms = {str(place): own.groupby("seed")["value"].mean() for place, (_, own) in enumerate(groups)}
+    plain = {row.setup: str(row.Index) for row in named[named["k"].isna()].itertuples()}
+    against = {str(row.Index): plain[row.setup] for row in named.dropna(subset="k").itertuples() if row.setup in plain}
+    compared = each_arm(arms, against, margin=margin).drop(columns=["arm", "against"])
+    return named.assign(values=[tuple(values) for values in arms.values()]).join(compared)
 
 
 def _labels(changes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from research.config import Config
 from research.files import read_json
 from research.frames import Runs
+from research.frames.comparison import compare
 from research.frames.configurations import configuration, differing, key, owner, told_apart, word
-from research.frames.paired import paired
 from research.runs.paths import RunPaths
 
 RESULTS = {
@@ -120,15 +119,11 @@ def relative(group: Group, others: Sequence[Group]) -> Group | None:
     return simpler[max(simpler)] if simpler else None
 
 
-def difference(group: Group, other: Group, result: str) -> dict[str, float]:
-    """Mean of ``result`` in ``group`` minus that in ``other``, and its standard error.
-
-    Taken over the seeds that both have (``pairs`` of them). If they share fewer than two, ``pairs`` is 0 and the result
-    is the difference of the two means; its error is nan unless both have several seeds.
-    """
-    ours, theirs = group.by_seed(result), other.by_seed(result)
-    found = paired(ours, theirs)
-    if found["pairs"] > 1:
-        return found
-    error = np.sqrt(ours.var() / max(1, len(ours)) + theirs.var() / max(1, len(theirs)))
-    return {"pairs": 0, "difference": ours.mean() - theirs.mean(), "error": error}
+def compare_groups(
+    others: Mapping[Group, Group], result: str = "top1_err", *, margin: float | None = None
+) -> pd.DataFrame:
+    """Each group against its other in ``result``, as :func:`research.frames.comparison.compare`; arms are labels."""
+    names = {group: str(place) for place, group in enumerate(dict.fromkeys([*others, *others.values()]))}
+    results = {name: group.by_seed(result) for group, name in names.items()}
+    table = compare(results, [(names[group], names[other]) for group, other in others.items()], margin=margin)
+    return table.assign(arm=[group.label for group in others], against=[other.label for other in others.values()])

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from research.frames import Runs
+from research.frames.comparison import each_arm
 from research.frames.configurations import configuration, differing, number, owner, word
-from research.frames.paired import paired
+from research.frames.t_tests import holm
 
 ALPHA = "power_grad.alpha"
 SETTING = ("dataset", "model", "schedule", "smoothing", ALPHA)  # what makes a run the run of a published row
@@ -55,17 +57,36 @@ def binomial_error(top1: float, images: float) -> float:
 def published_gains(published: pd.DataFrame) -> pd.DataFrame:
     """Every published row with alpha != 1 against the row with alpha = 1 of the same setting.
 
-    Columns: label, schedule, alpha, baseline and top1 (percent), gain (points), error (its binomial standard error, the
-    two accuracies taken as independent), ratio = gain / error.
+    Columns: label, schedule, alpha, baseline and top1 (percent), difference (points), error (its binomial standard
+    error, the two accuracies taken as independent), ratio = difference / error, low and high (95 %), p, and p_holm,
+    adjusted over all rows.
     """
     same = ["label", *(key for key in SETTING if key != ALPHA)]
     plain = published[published[ALPHA] == 1].set_index(same)
     found = published[published[ALPHA] != 1].join(plain[["top1", "images"]], on=same, rsuffix="_plain")
     errors = [binomial_error(found[f"top1{end}"], found[f"images{end}"]) for end in ("", "_plain")]
-    found = found.assign(alpha=found[ALPHA], baseline=found["top1_plain"], gain=found["top1"] - found["top1_plain"])
-    found = found.assign(error=np.hypot(*errors), ratio=lambda frame: frame["gain"] / frame["error"])
-    columns = ["label", "schedule", "alpha", "baseline", "top1", "gain", "error", "ratio"]
-    return found[columns].reset_index(drop=True)
+    found = found.assign(
+        alpha=found[ALPHA], baseline=found["top1_plain"], difference=found["top1"] - found["top1_plain"]
+    )
+    found = found.assign(error=np.hypot(*errors), ratio=lambda frame: frame["difference"] / frame["error"])
+    reach = stats.norm.isf(0.025) * found["error"]
+    found = found.assign(low=found["difference"] - reach, high=found["difference"] + reach)
+    p = 2 * stats.norm.sf(found["ratio"].abs())
+    columns = [
+        "label",
+        "schedule",
+        "alpha",
+        "baseline",
+        "top1",
+        "difference",
+        "error",
+        "ratio",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+    ]
+    return found.assign(p=p, p_holm=holm(p))[columns].reset_index(drop=True)
 
 
 def against_published(runs: Runs, published: pd.DataFrame) -> pd.DataFrame:
@@ -100,42 +121,32 @@ def _compared(run: pd.Series, row: pd.Series, recipe: Sequence[str]) -> dict:
     return shown | {"difference": run["best_top1"] - row["top1"], "error": np.hypot(*errors)}
 
 
-def paired_differences(frame: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """Mean of each of ``values`` by network and alpha, and its difference from alpha = 1 with equal seeds.
-
-    Columns: network, alpha, value, runs, mean, std; pairs (seeds trained with both), difference, error (standard error
-    of the mean difference over seeds), low and high (95 % by Student's t). Without a pair, or with one, what needs more
-    is nan. Seeds that were run twice count once, by their mean.
+def pooled_gain(gains: pd.DataFrame) -> dict[str, float]:
+    """All of :func:`published_gains` together: ``pairs``, how many ``gain``, the mean ``difference`` with its 95 %
+    interval ``low`` to ``high`` and ``p`` by their binomial errors, and ``p_sign`` of so many that gain.
     """
-    rows = []
+    error = np.sqrt((gains["error"] ** 2).sum()) / len(gains)
+    mean, gaining = gains["difference"].mean(), int((gains["difference"] > 0).sum())
+    reach = stats.norm.isf(0.025) * error
+    found = {"pairs": len(gains), "gain": gaining, "difference": mean, "low": mean - reach, "high": mean + reach}
+    p_sign = stats.binomtest(gaining, len(gains)).pvalue
+    return found | {"p": 2 * stats.norm.sf(abs(mean) / error), "p_sign": p_sign}
+
+
+def against_plain(frame: pd.DataFrame, values: Sequence[str], *, margin: float | None = None) -> pd.DataFrame:
+    """Each of ``values`` by network and alpha, and its comparison with alpha = 1 of the network's ``baseline``.
+
+    Columns: network, alpha, value, and those of :func:`research.frames.comparison.each_arm`; p is adjusted over all
+    rows. Seeds that were run twice count once, by their mean.
+    """
+    named, arms, against = [], {}, {}
     for (network, alpha), group in frame.groupby(["network", "alpha"], sort=False):
         baseline = group["baseline"].iloc[0] if "baseline" in group else network
-        plain = frame[(frame["network"] == baseline) & (frame["alpha"] == 1)]
         for value in values:
-            ours, theirs = (part.groupby("seed")[value].mean().dropna() for part in (group, plain))
-            rows.append(
-                {"network": network, "alpha": alpha, "value": value, "runs": len(ours), "mean": ours.mean()}
-                | {"std": ours.std(), **paired(ours, theirs[:0] if alpha == 1 else theirs)}
-            )
-    return pd.DataFrame(rows)
-
-
-def markdown(differences: pd.DataFrame, digits: int = 2) -> str:
-    """The result of :func:`paired_differences` as a Markdown table."""
-    lines = [
-        "| network | alpha | measure | mean ± s.d. | n | difference to alpha = 1 ± s.e. | 95 % |",
-        "|" + " --- |" * 7,
-    ]
-    for row in differences.itertuples():
-        cells = [
-            row.network,
-            number(row.alpha),
-            row.value,
-            f"{row.mean:.{digits}f} ± {row.std:.{digits}f}",
-            f"{row.runs}",
-        ]
-        if row.pairs > 1:
-            cells += [f"{row.difference:+.{digits}f} ± {row.error:.{digits}f}"]
-            cells += [f"{row.low:+.{digits}f} to {row.high:+.{digits}f}"]
-        lines.append("| " + " | ".join([*cells, "", ""][:7]) + " |")
-    return "\n".join(lines)
+            arm, plain = f"{value} {number(alpha)} {network}", f"{value} 1 {baseline}"
+            named.append((network, alpha, value))
+            arms[arm] = group.groupby("seed")[value].mean()
+            against |= {arm: plain} if plain != arm else {}
+    against = {arm: plain for arm, plain in against.items() if plain in arms}
+    compared = each_arm(arms, against, margin=margin).drop(columns=["arm", "against"])
+    return pd.DataFrame(named, columns=["network", "alpha", "value"]).join(compared)

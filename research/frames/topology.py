@@ -17,6 +17,7 @@ from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs
 from research.frames.groups import label_changes, run_results
+from research.frames.tables import plus_minus
 from research.measures.nn_mass import Cell, parts
 from research.models import create_model
 from research.runs.run import Run
@@ -255,11 +256,6 @@ def iso_mass(points: pd.DataFrame, tolerance: float = 0.15) -> pd.DataFrame:
     return table[[*(name for name in table if name not in last), *last]] if len(table) else table
 
 
-def plus_minus(values: np.ndarray, digits: int = 2) -> str:
-    """Mean, and for several values the standard deviation."""
-    return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
-
-
 def _span(members: Sequence[np.ndarray]) -> dict[str, float]:
     """The largest minus the smallest mean of these networks."""
     if len(members) < 2:
@@ -275,16 +271,3 @@ def _normal_span(count: int) -> float:
     """Expected largest minus smallest of ``count`` standard normal numbers."""
     x = np.linspace(-8, 8, 4001)
     return float(integrate.trapezoid(1 - stats.norm.cdf(x) ** count - stats.norm.sf(x) ** count, x))
-
-
-def markdown(frame: pd.DataFrame, digits: int = 2) -> str:
-    """A frame as a Markdown table."""
-
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            small = 0 < abs(value) < 0.5 * 10**-digits
-            return "" if math.isnan(value) else f"{value:.1g}" if small else f"{value:.{digits}f}"
-        return str(value).replace("|", r"\|")
-
-    lines = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False, name=None)]
-    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)

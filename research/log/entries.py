@@ -15,13 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from research import logbook
 from research.config import Config
@@ -29,11 +26,9 @@ from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import read_json
 from research.frames import Runs, load_runs
-from research.frames.configurations import methods, word
-from research.frames.groups import Group, difference, group_runs, relative
+from research.frames.groups import Group, group_runs
 from research.layers.spec import parse_spec
 from research.log.provenance import (
-    began,
     circumstances,
     command_of,
     duration,
@@ -41,6 +36,7 @@ from research.log.provenance import (
     sessions_of,
     teachers,
 )
+from research.log.results import compared_text, comparisons, results_text
 from research.runs.paths import RunPaths
 from research.runs.status import status_of
 from research.trained.network_cost import NetworkCost, network_cost
@@ -50,15 +46,6 @@ if TYPE_CHECKING:
 
 UNFINISHED = ("created", "running")
 OVERFIT = 1.05  # last over lowest validation loss, where the training error is 0
-TABLE = {
-    "top1_err": "error@1 last (%)",
-    "best_top1_err": "error@1 best",
-    "top5_err": "error@5 last",
-    "best_top5_err": "error@5 at best",
-    "val_loss": "val. loss",
-    "train_top1_err": "train error@1",
-    "train_loss": "train loss",
-}
 
 
 def append(
@@ -97,8 +84,8 @@ def entry(groups: Sequence[Group], compared: Mapping[Group, Group], note: str = 
         recipes(groups),
         _counts(groups, networks),
         teachers(groups),
-        _results(groups, networks),
-        _compared(groups, compared, networks),
+        results_text(groups, networks),
+        compared_text(compared, groups, networks),
         _attention(groups),
         _checks(groups, uncounted),
         _next(groups),
@@ -147,96 +134,7 @@ def _budget(config: Config, found: NetworkCost) -> str:
     return ""
 
 
-# -- results ------------------------------------------------------------------------------------------------------
-
-
-def _results(groups: Sequence[Group], networks: Mapping[Group, NetworkCost]) -> str:
-    """A row per configuration, mean and standard deviation over seeds; a sentence explains the numbers."""
-    shown = {key: name for key, name in TABLE.items() if any(group.results[key].notna().any() for group in groups)}
-    if not shown:
-        return "Nothing has been evaluated yet."
-    heads = ["configuration", "n", *shown.values(), *(["params", "mult-adds"] if networks else [])]
-    rows = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for group in groups:
-        cells = [group.label, str(int(group.results["top1_err"].count()))]
-        cells += [_spread(group.results[key], 3 if key.endswith("loss") else 2) for key in shown]
-        if networks:
-            mine = networks.get(group)
-            cells += [f"{mine.cost.params:,}", f"{mine.cost.mult_adds:.4g}"] if mine else ["", ""]
-        rows.append(f"| {' | '.join(cells)} |")
-    means = [f"{group.results[key].mean():.3f}" for group in groups[:1] for key in ("top1_err", "top5_err")]
-    line = f"\n\n```\nError@1 {means[0]} Error@5 {means[1]}\n```" if len(groups) == 1 else ""
-    note = "Mean ± standard deviation over n seeds; the training loss has in it what methods add to the loss."
-    return "\n".join(rows) + line + "\n\n" + note
-
-
-def _spread(values: pd.Series, digits: int) -> str:
-    values = values.dropna()
-    if values.empty:
-        return ""
-    return f"{values.mean():.{digits}f}" + (f" ± {values.std():.{digits}f}" if len(values) > 1 else "")
-
-
-def comparisons(groups: Sequence[Group], runs: Runs) -> dict[Group, Group]:
-    """The group that each is compared with.
-
-    It is the group in this list that sets the fewest parameters less (:func:`research.frames.groups.relative`). A group
-    without one (another network, say) is compared with the group that most others are compared with. If no two of
-    them are related, it is an earlier group of the same network and data in the same folder: the nearest, or else the
-    newest.
-    """
-    found = {group: other for group in groups if (other := relative(group, groups))}
-    if found:
-        reference = Counter(found.values()).most_common(1)[0][0]
-        return {group: found.get(group, reference) for group in groups if group is not reference or group in found}
-    before = _earlier(runs)
-    return {group: relative(group, before) or before[-1] for group in groups} if before else {}
-
-
-def _earlier(runs: Runs) -> list[Group]:
-    """Groups of other evaluated runs of the same data and network, begun before these, in order of time."""
-    everything = load_runs(Path(runs["dir"].iloc[0]).parent)
-    alike = everything["dataset"].isin(runs["dataset"]) & everything["model"].isin(runs["model"])
-    others = everything[alike & ~everything["name"].isin(runs["name"]) & everything["last_top1"].notna()]
-    first = min(map(began, runs["dir"]))
-    starts = {group: min(map(began, group.runs["dir"])) for group in (group_runs(others) if len(others) else ())}
-    return sorted((group for group, start in starts.items() if start < first), key=starts.__getitem__)
-
-
-def _compared(groups: Sequence[Group], compared: Mapping[Group, Group], networks: Mapping[Group, NetworkCost]) -> str:
-    rows = []
-    for group in groups:
-        other = compared.get(group)
-        found = difference(group, other, "top1_err") if other else {"difference": float("nan")}
-        if found["difference"] != found["difference"]:
-            continue
-        inside = any(other is each for each in groups)
-        name = other.label if inside else "earlier " + ", ".join(f"`{name}`" for name in other.runs["name"])
-        error = f" ± {found['error']:.2f}" if found["error"] == found["error"] else ""
-        over = f"{found['pairs']} pairs" if found["pairs"] else "unpaired"
-        cells = [group.label, name, _changed(group, other), f"{found['difference']:+.2f}{error}", over]
-        if networks:
-            both = [networks.get(each) for each in (group, other)]
-            cells.append(f"{both[0].cost.params / both[1].cost.params:.3g}" if all(both) else "")
-        rows.append(f"| {' | '.join(cells)} |")
-    if not rows:
-        return ""
-    heads = ["configuration", "compared with", "changed", "error@1 last, difference (points) ± s.e.", "seeds"]
-    heads += ["params, ratio"] if networks else []
-    return "\n".join([f"| {' | '.join(heads)} |", "| --- | --- | --- |" + " ---: |" * (len(heads) - 3), *rows])
-
-
-def _changed(group: Group, other: Group) -> str:
-    """The differences between two groups, as a user would type them, with the earlier value where one was set."""
-    plain, told = Config().to_dict(), []
-    for key in dict.fromkeys([*group.changes, *other.changes]):
-        now, before = (each.changes.get(key, plain.get(key)) for each in (group, other))
-        if now != before:
-            typed = f"no {key}" if now is None else word(key, now)
-            told.append(typed if before in (None, "") else f"{typed} (was {before})")
-    if not told:
-        told.append(f"{' before '.join(methods(group.changes))} (was {' before '.join(methods(other.changes))})")
-    return " ".join(told).replace("|", r"\|")
+# -- teachers ----------------------------------------------------------------------------------------------------------
 
 
 def _attention(groups: Sequence[Group]) -> str:

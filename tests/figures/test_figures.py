@@ -108,15 +108,19 @@ def test_results_stand_beside_the_band_of_plain_training(tmp_path):
         for k in (1.0, 16.0):
             write_run(tmp_path, f"gram{k}-{seed}", seed=seed, hooks={"gram": {"k": k}})
     table = load_runs(tmp_path)
-    table["best_top1"] = 72.0 + table["seed"] + 0.5 * table["gram.k"].notna()
+    table["last_top1"] = 72.0 + table["seed"] + table["gram.k"].notna() * np.where(table["seed"] == 0, 0.5, 0.7)
     results = results_against_k(table)
     figure = figures.against_k(results)
     left, right = figure.axes
-    np.testing.assert_array_equal(left.lines[0].get_xdata(), [1, 16])
-    np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.5, 0.5])
-    (band,) = left.patches
-    assert band.get_height() == pytest.approx(2 * np.std([72, 73], ddof=1))
-    assert sum("n = 2, mean ± s.d." in text for text in texts(figure)) == 2
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["plain", "1", "16"]
+    dots = {tuple(dot) for each in left.collections for dot in np.asarray(each.get_offsets()).tolist()}
+    assert {(0, 72), (0, 73), (1, 72.5), (1, 73.7), (2, 72.5), (2, 73.7)} <= dots  # every seed, plain training first
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.6, 0.6])
+    reach = 12.7062 * np.std([0.5, 0.7], ddof=1) / np.sqrt(2)
+    bars = [each.get_segments()[0] for each in right.collections]
+    np.testing.assert_allclose(bars[0], [[1, 0.6 - reach], [1, 0.6 + reach]], rtol=1e-5)
+    assert {line.get_markerfacecolor() for line in right.lines if line.get_marker() == "o"} == {"white"}  # p > 0.05
+    assert texts(figure) == ["GraM (n = 2; plain 2)"]
     with pytest.raises(UsageError, match="no run with GraM"):
         figures.against_k(results[results["k"].isna()])
 

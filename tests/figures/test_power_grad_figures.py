@@ -72,14 +72,14 @@ def test_runs_without_logit_statistics_are_told_how_to_get_them(tmp_path):
 
 
 def test_intervals_are_drawn_in_the_order_given():
-    frame = pd.DataFrame(
-        {"label": ["a", "b"], "gain": [1.0, -1], "error": [0.5, 0.2], "low": [0.0, -2], "high": [2.0, 0]}
-    )
-    axis = intervals(frame, "gain").axes[0]
+    frame = pd.DataFrame({"label": ["a", "b"], "difference": [1.0, -1], "low": [0.0, -2], "high": [2.0, 0]})
+    axis = intervals(frame.assign(p_holm=[0.04, 0.06]), "gain").axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"] and axis.yaxis_inverted()
-    thin, thick = (collection.get_segments() for collection in axis.collections)
-    np.testing.assert_array_equal([segment[:, 0] for segment in thin], [[0, 2], [-2, 0]])
-    np.testing.assert_allclose([segment[:, 0] for segment in thick], [[0.5, 1.5], [-1.2, -0.8]])
+    (bars,) = (collection.get_segments() for collection in axis.collections)
+    np.testing.assert_array_equal([segment[:, 0] for segment in bars], [[0, 2], [-2, 0]])
+    clear, unclear = (line for line in axis.lines if line.get_marker() == "o")
+    assert (list(clear.get_xdata()), list(unclear.get_xdata())) == ([1], [-1])
+    assert unclear.get_markerfacecolor() == "white"
 
 
 def test_reliability_shows_full_bins_and_names_the_error(logits):

@@ -222,8 +222,8 @@ def test_entry_counts_reference_and_substituted_network_and_names_the_teacher(ru
     assert text.count("Params: ") == 2
     assert "Teacher `dense0`: top-1 error 41.50 % as measured by its students, **40.00 % in its own run**" in text
     assert "cutout 0 (students 0), itself without a teacher." in text
-    assert "| tt:0.8 | wrn-10-1 | substitute=tt:0.8 | +11.00 ± 1.00 | 2 pairs | 0.154 |" in text
-    assert re.search(r"\| tt:0.8 distill \| tt:0.8 \| distill.teacher=dense0 \| -3.50 ± 0.50 \| 2 pairs \| 1 \|", text)
+    assert "| tt:0.8 | wrn-10-1 | substitute=tt:0.8 | 0.154 | +11.00 [-1.71, +23.71] | 2 pairs |" in text
+    assert "| tt:0.8 distill | tt:0.8 | distill.teacher=dense0 | 1 | -3.50 [-9.85, +2.85] | 2 pairs |" in text
     assert "tt:0.8 distill: group1 2.00e-04, group2 1.00e-04." in text
 
 
@@ -311,5 +311,5 @@ def test_notebook_draws_and_logs_runs(runs, here, monkeypatch):
     names = cells("analysis/budgets", monkeypatch, log="log.md", title="Budgets")
     assert [name for name, _ in names["drawn"]] == ["error against cost", "with and without a teacher", "cost by layer"]
     text = (here / "log.md").read_text()
-    assert "- tt:0.8 distill against tt:0.8: top-1 error -3.50 ± 0.50 points (2 pairs)" in text
+    assert "| tt:0.8 distill | tt:0.8 | -3.50 [-9.85, +2.85] | 2 pairs | 0.09 | 0.12 |" in text
     assert text.count("![") == 3

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from research.errors import UsageError
-from research.frames.comparison import CANNOT_TELL, compare, correlation, games_howell, holm, images
+from research.frames.comparison import CANNOT_TELL, compare, correlation, each_arm, games_howell, images
+from research.frames.t_tests import holm
 
 FLIPPED = {"mean": "mean_against", "sd": "sd_against", "n": "n_against"}
 values = st.lists(st.integers(0, 1000), min_size=2, max_size=9)  # images that are right: quantised, as results are
@@ -92,6 +93,19 @@ def test_an_arm_that_is_not_there_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="no arm is called 'plian'; did you mean 'plain'"):
         compare(arms(plain=[1, 2], gram=[1, 3]), [("gram", "plian")])
     assert compare({}, []).empty
+
+
+def test_every_arm_has_a_row_and_those_with_a_partner_their_comparison():
+    results = arms(plain=[1, 2, 3], gram=[2, 4, 6], alone=[5])
+    table = each_arm(results, {"gram": "plain"}).set_index("arm")
+    assert table["n"].to_dict() == {"plain": 3, "gram": 3, "alone": 1} and table["pairs"].tolist() == [0, 3, 0]
+    expected = compare(results, [("gram", "plain")]).iloc[0]
+    for name in ("difference", "low", "high", "p_holm", "seen", "verdict", "mean", "sd", "r"):
+        assert table.loc["gram", name] == expected[name]
+    assert table.loc["plain", ["against", "test", "verdict"]].tolist() == ["", "", ""]
+    low, high = stats.t.interval(0.95, 2, 2, 1 / math.sqrt(3))
+    assert table.loc["plain", ["mean_low", "mean_high"]].tolist() == pytest.approx([low, high])
+    assert math.isnan(table.loc["alone", "mean_low"]) and table.loc["alone", "mean"] == 5
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss")

@@ -43,13 +43,13 @@ def test_every_k_comes_from_the_stored_measurement(tmp_path):
 
 
 def finished(runs, name, top1, k=None, **config):
-    """A run that ended with this best top-1, plain or with GraM at ``k``."""
+    """A run that ended with this top-1, plain or with GraM at ``k``; its best epoch had a point more."""
     run = write_run(runs, name, **config)
     stored = json.loads((run / "config.json").read_text())
     stored["hooks"] = {} if k is None else {"gram": {"k": k, "variant": "center"}}
     (run / "config.json").write_text(json.dumps(stored))
     status = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps(status | {"best_top1": top1}))
+    (run / "status.json").write_text(json.dumps(status | {"last_top1": top1, "best_top1": top1 + 1}))
 
 
 def test_results_pair_every_run_with_the_plain_one_of_its_seed(tmp_path):
@@ -58,12 +58,13 @@ def test_results_pair_every_run_with_the_plain_one_of_its_seed(tmp_path):
         finished(tmp_path, f"gram{seed}", gram, k=8.0, seed=seed)
     finished(tmp_path, "gram2", 79.0, k=8.0, seed=2)  # no plain run of this seed
     gram, plain = results_against_k(load_runs(tmp_path)).to_dict("records")
-    assert (gram["k"], gram["seeds"], gram["mean"], gram["std"]) == (8.0, 3, 75.0, 4.0)
-    assert (gram["pairs"], gram["difference"]) == (2, 2.0)
-    assert gram["error"] == pytest.approx(np.std([1.0, 3.0], ddof=1) / np.sqrt(2))
-    assert (plain["seeds"], plain["mean"], plain["pairs"]) == (2, 71.0, 0) and np.isnan(
-        [plain["k"], plain["difference"]]
-    ).all()
+    assert (gram["k"], gram["n"], gram["mean"], gram["sd"], gram["values"]) == (8.0, 3, 75.0, 4.0, (71.0, 75.0, 79.0))
+    assert (gram["pairs"], gram["difference"], gram["test"]) == (2, 2.0, "paired t")
+    assert gram["high"] - gram["difference"] == pytest.approx(12.7062 * np.std([1.0, 3.0], ddof=1) / np.sqrt(2))
+    assert (plain["n"], plain["mean"], plain["pairs"], plain["verdict"]) == (2, 71.0, 0, "")
+    assert np.isnan([plain["k"], plain["difference"]]).all()
+    best = results_against_k(load_runs(tmp_path), "best_top1")
+    assert best["mean"].tolist() == [76.0, 72.0]
 
 
 def test_results_of_two_networks_do_not_mix(tmp_path):

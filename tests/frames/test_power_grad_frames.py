@@ -10,9 +10,10 @@ from research.config import Config
 from research.errors import UsageError
 from research.frames import load_runs
 from research.frames.power_grad import (
+    against_plain,
     against_published,
     binomial_error,
-    paired_differences,
+    pooled_gain,
     published_gains,
     with_alpha,
 )
@@ -77,10 +78,12 @@ def test_small_study_trains_every_alpha_on_the_same_seeds(request):
 def test_gains_and_their_errors_are_those_of_the_specification(published):
     gains = published_gains(published)
     expected = [0.140, 0.090, 1.000, 0.524, 0.326, 0.270, 0.362, 0.346, 0.734]
-    np.testing.assert_allclose(gains["gain"], expected, atol=1e-9)
+    np.testing.assert_allclose(gains["difference"], expected, atol=1e-9)
     assert gains["error"].between(0.26, 0.30).all()  # of two accuracies of .19 to .21 each
     np.testing.assert_allclose(gains["ratio"][[2, 8, 3]], [3.4, 2.8, 1.95], atol=0.05)
     assert (gains["ratio"].drop([2, 8, 3]) < 1.4).all()
+    assert gains.index[gains["p_holm"] <= 0.05].tolist() == [2, 8]
+    np.testing.assert_allclose(gains["high"] - gains["low"], 2 * 1.959964 * gains["error"])
     assert binomial_error(50, 10_000) == pytest.approx(0.5)
 
 
@@ -139,8 +142,8 @@ def test_an_alpha_that_moves_is_not_pooled_with_a_constant_one(write):
     assert set(named["baseline"]) == {"resnet8"}
     assert named["alpha"].to_dict() == {"plain": 1, "flat": 0.3, "moving": 0.3}
     results = with_alpha(runs).assign(top1=runs["name"].map({"plain": 70.0, "flat": 71.0, "moving": 73.0}))
-    rows = paired_differences(results, ["top1"]).set_index(["network", "alpha"])
-    assert rows["runs"].tolist() == [1, 1, 1]
+    rows = against_plain(results, ["top1"]).set_index(["network", "alpha"])
+    assert rows["n"].tolist() == [1, 1, 1]
     assert rows["difference"].dropna().to_dict() == {
         ("resnet8", 0.3): 1.0,
         ("resnet8 power_grad.final_alpha=1", 0.3): 3.0,
@@ -151,7 +154,22 @@ def test_differences_are_paired_by_seed():
     plain = {"seed": [0, 1, 2, 3], "alpha": 1.0, "top1": [90.0, 92.0, 94.0, 50.0]}
     flat = {"seed": [2, 1, 0], "alpha": 0.3, "top1": [97.0, 94.0, 91.0]}  # +3, +2, +1 by seed
     frame = pd.concat([pd.DataFrame(plain), pd.DataFrame(flat)]).assign(network="n")
-    one, two = paired_differences(frame, ["top1"]).itertuples()
-    assert one.runs == 4 and one.mean == 81.5 and one.pairs == 0 and np.isnan(one.difference)
-    assert two.pairs == 3 and two.difference == pytest.approx(2) and two.error == pytest.approx(1 / np.sqrt(3))
+    one, two = against_plain(frame, ["top1"]).itertuples()
+    assert one.n == 4 and one.mean == 81.5 and one.pairs == 0 and np.isnan(one.difference)
+    assert two.pairs == 3 and two.difference == pytest.approx(2)
     assert two.high - two.difference == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)  # Student's t, 2 degrees, 95 %
+
+
+def test_p_is_adjusted_over_all_measures_that_are_shown_together():
+    plain = {"seed": [0, 1, 2], "alpha": 1.0, "loss": [1.0, 2.0, 3.0], "ece": [1.0, 2.0, 3.0]}
+    flat = {"seed": [0, 1, 2], "alpha": 0.3, "loss": [1.5, 2.6, 3.4], "ece": [2.0, 2.0, 3.5]}
+    frame = pd.concat([pd.DataFrame(plain), pd.DataFrame(flat)]).assign(network="n")
+    rows = against_plain(frame, ["loss", "ece"]).dropna(subset="p")
+    assert rows["value"].tolist() == ["loss", "ece"]
+    assert rows["p_holm"].tolist() == [2 * rows["p"].min(), max(2 * rows["p"].min(), rows["p"].max())]
+
+
+def test_the_nine_published_pairs_together_gain_beyond_chance():
+    found = pooled_gain(published_gains(load_published("power-grad-imagenet")))
+    assert (found["pairs"], found["gain"]) == (9, 9) and round(found["difference"], 2) == 0.42
+    assert found["p_sign"] == 2 / 2**9 and found["p"] < 1e-5 and 0 < found["low"] < found["high"]

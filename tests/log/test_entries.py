@@ -15,7 +15,7 @@ from synthetic_runs import write_run
 from research.cli import main
 from research.config import Config
 from research.frames import load_runs
-from research.frames.groups import difference, group_runs, label_changes, relative, run_results
+from research.frames.groups import compare_groups, group_runs, label_changes, relative, run_results
 from research.log import entries
 from research.log.provenance import command, command_of
 from research.parameters.assignments import parse_assignments
@@ -95,13 +95,12 @@ def test_differences_are_paired_over_the_seeds_that_both_have(write, here):
         write(f"o{seed}", seed=seed, errors=(other,), lr=0.2)
     write("o9", seed=9, errors=(90,), lr=0.2)
     plain, other = group_runs(load_runs(here / "runs"))
-    found = difference(other, plain, "top1_err")
-    assert found["pairs"] == 3 and found["difference"] == pytest.approx(-2)
-    assert found["error"] == pytest.approx(1 / np.sqrt(3))
+    found = compare_groups({other: plain}).iloc[0]
+    assert (found.arm, found.against, found.pairs, found.n) == ("lr=0.2", "plain", 3, 4)
+    assert found.difference == pytest.approx(-2) and found.high - found.low == pytest.approx(2 * 4.302653 / np.sqrt(3))
     alone = group_runs(load_runs(here / "runs", ["p0", "p1", "o2", "o9"]))
-    unpaired = difference(alone[1], alone[0], "top1_err")
-    assert unpaired["pairs"] == 0 and unpaired["difference"] == pytest.approx(62 - 30.5)
-    assert unpaired["error"] == pytest.approx(np.hypot(0.5, 28))  # of the two means
+    unpaired = compare_groups({alone[1]: alone[0]}).iloc[0]
+    assert (unpaired.pairs, unpaired.test) == (0, "Welch t") and unpaired.difference == pytest.approx(62 - 30.5)
 
 
 VALUES = st.fixed_dictionaries(
@@ -169,8 +168,11 @@ def test_entry_tells_what_was_run_and_what_came_of_it(write, here):
     assert "and, in turn, with `nothing more`" not in text and "with nothing more; `lr=0.05`." in text
     assert "4 runs; 32 s of training and evaluating, 8 s each (median); 2026-01-01; cpu, 1 process of 2 threads" in text
     assert "commits 0123456, ffff with uncommitted changes; Python 3.11.7, torch 2.0, numpy 1.0." in text
-    assert re.search(r"\| lr=0.05 \| 2 \| 27.50 ± 0.71 \| 27.50 ± 0.71 \| 1.00 ± 0.00 \|", text)
-    assert "| lr=0.05 | plain | lr=0.05 (was 0.1) | -3.50 ± 0.50 | 2 pairs |" in text
+    assert "| lr=0.05 | 2 | 27.50 ± 0.71 | 21.15 to 33.85 | 27.50 ± 0.71 | 1.00 ± 0.00 |" in text
+    row = "| lr=0.05 | plain | lr=0.05 (was 0.1) | -3.50 [-9.85, +2.85] | 2 pairs | 0.09 | 0.09 | d = -4.95 | "
+    assert f"{row}8.17 | cannot tell |" in text
+    assert "1 of 1 cannot be told from no difference, which is not to say that there is none" in text
+    assert "**" not in text
     assert "- not all of these runs are of one commit" in text
     assert text.count("![curves](") == 1 and (here / re.search(r"!\[curves\]\((.*)\)", text)[1]).is_file()
 
@@ -201,7 +203,7 @@ def test_lone_configuration_is_compared_with_the_newest_one_before_it(write, her
     write("elsewhere", started=1, errors=(10,), model="resnet20", lr=0.02)
     text = entries.append(load_runs("runs/now")).read_text()
     assert f"## {TODAY} resnet8 on digits\n" in text and "Error@1 22.000 Error@5 1.000" in text
-    assert "| earlier `before` | lr=0.05 (was 0.2) | -3.00 | unpaired |" in text
+    assert "| earlier `before` | lr=0.05 (was 0.2) | -3.00 | 1 pair |" in text
 
 
 def test_what_calls_for_a_second_look_is_told(write):
@@ -278,4 +280,4 @@ def test_another_network_is_compared_with_the_one_that_the_others_are_compared_w
     write("method", model="resnet20", hooks={"ema": {}}, errors=(29,))
     text = entries.append(load_runs("runs")).read_text()
     assert re.search(r"\| resnet20 ema \| resnet20 \| ema \| -1.00 \|", text)
-    assert "| lr=0.2 | resnet20 | lr=0.2 (was 0.1) model=resnet8 (was resnet20) | +6.00 | unpaired |" in text
+    assert "| lr=0.2 | resnet20 | lr=0.2 (was 0.1) model=resnet8 (was resnet20) | +6.00 | 1 pair |" in text

@@ -23,7 +23,7 @@ def test_without_runs_it_shows_what_needs_none_and_says_what_is_missing(here, mo
     assert [name for name, _ in names["drawn"]] == ["gradient profile", "published gains"]
     assert names["worst"] < 1e-12
     assert "no folder of runs at runs. What needs runs is left out below." in text
-    assert "Of 9 published pairs, 9 gain; 7 by more than one standard error" in text
+    assert "Of 9 published pairs, 9 gain (sign test: p = 0.0039), by +0.42 [+0.24, +0.60] points on average" in text
     for sentence in (
         "nothing to compare with",
         "no growth of logits to draw",
@@ -46,4 +46,4 @@ def test_runs_of_two_alphas_and_seeds_become_every_figure_and_one_entry(here, ti
     assert (
         len(re.findall("^## ", log, re.M)) == 1 and len(links) == 5 and all((here / link).is_file() for link in links)
     )
-    assert re.search(r"\| mnist_mlp \| 0.25 \| last_top1 \| .* ± .* \| 2 \| [+-].* ± .* \|", log)
+    assert re.search(r"\| mnist_mlp \| 0.25 \| last_top1 \| 2 \| .* \| .* \| [+-].* \[.*\] \| 2 pairs", log)
