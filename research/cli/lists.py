@@ -26,8 +26,13 @@ def add_to(commands: Commands) -> None:
 
 def show_parameters(options: argparse.Namespace) -> None:
     from research.config import Config
+    from research.data.augment import Augment
+    from research.data.synthetic import Segments
+    from research.parameters.signatures import parameters_of
 
     print(*parameter_lines("", Config.parameters().values()), sep="\n")
+    for what, owner in (("pictures; what is neutral, data sets have their own", Augment), ("linear, circle", Segments)):
+        print(f"for {what}", *parameter_lines("  data_args.", parameters_of(owner).values()), sep="\n")
 
 
 def show_hooks(options: argparse.Namespace) -> None:

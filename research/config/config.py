@@ -50,6 +50,7 @@ class Config:
     data_args: Annotated[Mapping, "augmentation and arguments of the data set"] = field(default_factory=dict)
     seed: Annotated[int, NotNegative, "decides initial weights, order, augmentation and every method's draws"] = 0
     order_seed: Annotated[int | None, NotNegative, "of order and augmentation of the training data; none = seed"] = None
+    mask_seed: Annotated[int | None, NotNegative, "of what methods draw: masks, growth, ties; none = seed"] = None
     # how long, how large
     epochs: Annotated[int, Range(least=1), "passes over the training set"] = 10
     batch_size: Annotated[int, Range(least=1), "images per optimizer step, over all processes"] = 128

@@ -9,7 +9,7 @@ from typing import Any
 def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
     """Every parameter that has no effect together with the other ``values``, with the reason; each alone is valid."""
     found: dict[str, str] = {}
-    for rule in (_optimizer, _schedule, _decay, _table, _warmup, _places):
+    for rule in (_optimizer, _schedule, _decay, _table, _warmup, _places, _draws):
         for name, reason in rule(values):
             found.setdefault(name, reason)
     return found
@@ -85,6 +85,16 @@ def _places(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if v["device"] == "cpu":
         yield "deterministic", "on the CPU every kernel repeats bit for bit"
         yield "tf32", "TF32 is of GPUs; this is device=cpu"
+
+
+def _draws(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    drawing = list(v["hooks"])
+    if drawing:
+        from research.hooks import HOOKS  # torch takes seconds, and most runs have no method
+
+        drawing = [name for name in drawing if HOOKS[name].draws]
+    if not drawing:
+        yield "mask_seed", "no method of this run draws masks or ties"
 
 
 ELSEWHERE = frozenset({"sync_bn", "deterministic", "tf32"})

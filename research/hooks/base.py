@@ -87,6 +87,9 @@ class Hook:
     exclusive: ClassVar[str] = ""
     """What the method decides alone, such as "masks": a run takes one method of each such kind."""
 
+    draws: ClassVar[bool] = False
+    """Whether it draws from ``run.generator``, which ``mask_seed`` seeds."""
+
     def idle(self) -> Reasons:
         """Parameters without effect beside the method's others, with the reason; a user who gives one is refused."""
         return {}

@@ -94,6 +94,8 @@ class Prune(MaskHook):
     ``best.safetensors`` has the final sparsity.
     """
 
+    draws = False
+
     sparsity: Annotated[float, Range(least=0, below=1), "S, share of the units that are 0 at the end"] = 0.9
     sparsity_fc: Annotated[float | None, Range(least=0, below=1), "that of matrices; none = sparsity"] = None
     sparsity_conv: Annotated[float | None, Range(least=0, below=1), "that of kernels; none = sparsity"] = None

@@ -28,6 +28,7 @@ class Tied(Hook):
 
     neutral = {"sparsity": 0.0}
     exclusive = "masks"  # both stand for the weights of a layer
+    draws = True
 
     def __init__(
         self,

@@ -256,14 +256,17 @@ class Run:
 
     # -- random streams -----------------------------------------------------------------------------------------
 
-    def seed_for(self, *names: object) -> int:
-        """A seed (63 bits) for the stream called ``names``, equal on every rank, machine and Python."""
-        text = "\0".join(map(str, (self.config.seed, *names)))
+    def seed_for(self, *names: object, seed: int | None = None) -> int:
+        """A seed (63 bits) for the stream called ``names``, equal on every rank, machine and Python.
+
+        It comes from ``seed``, or from the run's own.
+        """
+        text = "\0".join(map(str, (self.config.seed if seed is None else seed, *names)))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
     def generator(self, *names: object) -> torch.Generator:
-        """A CPU generator for ``names`` at this step: equal on all ranks and after a resume."""
-        return torch.Generator().manual_seed(self.seed_for("generator", self.step, *names))
+        """A CPU generator for what a method draws as ``names`` at this step: equal on all ranks and after a resume."""
+        return torch.Generator().manual_seed(self.seed_for("generator", self.step, *names, seed=self.config.mask_seed))
 
     def seed_everything(self, *names: object) -> None:
         """Seed the global generators of Python, NumPy and torch for the stream called ``names``."""

@@ -192,7 +192,7 @@ def preflight(points: list[Point], devices: bool = True) -> None:
     looked, coming = set(), {point.dir for point in points}
     for point in points:
         looks.append(Run(point.dir, point.config).refuse_another)
-        alike = repr(replace(point.config, seed=0, order_seed=None, name="", lr=1.0, min_lr=0.0))
+        alike = repr(replace(point.config, seed=0, order_seed=None, mask_seed=None, name="", lr=1.0, min_lr=0.0))
         if alike not in looked:  # seeds and learning rates make no difference to what a run needs
             looked.add(alike)
             looks.append(partial(in_words_of, point, partial(preflight_run, point.config, coming, devices)))

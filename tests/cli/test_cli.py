@@ -17,6 +17,8 @@ from research import cli
 from research.cli import runs
 from research.cli.kept import kept
 from research.config import Config
+from research.data.augment import Augment
+from research.data.synthetic import Segments
 from research.errors import UsageError
 from research.hooks import HOOKS
 from research.parameters.signatures import parameters_of
@@ -155,6 +157,8 @@ def test_parameters_lists_every_field_as_it_is_typed(capsys):
     told = capsys.readouterr().out
     for name in Config.parameters():
         assert re.search(rf"^{name}=", told, re.M)
+    for name in (*parameters_of(Augment), *parameters_of(Segments)):
+        assert re.search(rf"^  data_args\.{name}=", told, re.M)
 
 
 def test_hooks_lists_every_parameter_of_every_hook(capsys):

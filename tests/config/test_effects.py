@@ -32,6 +32,7 @@ CHANGES = {
     "data_args": ({"holdout": 100}, {}),
     "seed": (1, {}),
     "order_seed": (1, {}),
+    "mask_seed": (1, {"hooks": {"static_sparse": {"sparsity": 0.5}}}),
     "epochs": (2, {}),
     "batch_size": (64, {}),
     "accumulation": (2, {}),
@@ -125,6 +126,9 @@ IDLE = [  # (given, the parameter that cannot act, why)
     ({"milestones": [3]}, "milestones=[3]", "schedule=step"),
     ({"schedule": "step", "milestones": [3], "decay_epochs": 2}, "decay_epochs=2", "milestones"),
     ({"schedule": "table", "lr_table": "0:1", "lr": 0.3}, "lr=0.3", "lr_table"),
+    ({"mask_seed": 3}, "mask_seed=3", "draws masks"),
+    ({"hooks": {"gram": {}}, "mask_seed": 3}, "mask_seed=3", "draws masks"),
+    ({"hooks": {"prune": {}}, "mask_seed": 3}, "mask_seed=3", "draws masks"),
     ({"rendezvous": "host:1"}, "rendezvous='host:1'", "nodes"),
     ({"join_minutes": 3.0}, "join_minutes=3.0", "nodes"),
 ]

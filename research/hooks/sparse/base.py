@@ -56,6 +56,7 @@ class MaskHook(Hook):
     """
 
     exclusive = "masks"
+    draws = True
     neutral = {"sparsity": 0.0}
 
     granularity: Annotated[
