@@ -26,13 +26,9 @@ def add_to(commands: Commands) -> None:
 
 def show_parameters(options: argparse.Namespace) -> None:
     from research.config import Config
-    from research.data.augment import Augment
-    from research.data.synthetic import Segments
-    from research.parameters.signatures import parameters_of
 
     print(*parameter_lines("", Config.parameters().values()), sep="\n")
-    for what, owner in (("pictures; what is neutral, data sets have their own", Augment), ("linear, circle", Segments)):
-        print(f"for {what}", *parameter_lines("  data_args.", parameters_of(owner).values()), sep="\n")
+    show(kept(descriptions)["data"])
 
 
 def show_hooks(options: argparse.Namespace) -> None:
@@ -69,7 +65,9 @@ def show(known: Mapping[str, Sequence[str]], names: Sequence[str] = (), kind: st
 
 
 def descriptions() -> dict[str, Any]:
-    """The lines that say what there is: of each method, network (alike ones together) and family of substitutes."""
+    """The lines that say what there is: of each method, network (alike ones together), family and kind of data."""
+    from research.data.augment import Augment
+    from research.data.synthetic import Segments
     from research.hooks import HOOKS
     from research.layers.families import LAYERS
     from research.layers.spec import Options, log_names
@@ -100,6 +98,10 @@ def descriptions() -> dict[str, Any]:
                 *(f"  in the log: {log_name} = {spec}" for log_name, spec in logged[name]),
             ]
             for name, family in LAYERS.items()
+        },
+        "data": {
+            name: [f"data_args of {name}", *parameter_lines("  data_args.", parameters_of(owner).values())]
+            for name, owner in {"pictures (neutral values)": Augment, "linear and circle": Segments}.items()
         },
         "every family": parameter_lines("  ", parameters_of(Options).values()),
     }
