@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from research.cli import clean, count, data, doctor, evaluate, export, lists, log, run, runs, stop, sweep
+from research.cli import clean, count, data, doctor, evaluate, export, lists, log, run, runs, stop, sweep, translate
 from research.cli.commands import Commands, Parser
 from research.errors import Failure, Note, UsageError
 
@@ -26,6 +26,7 @@ GROUPS = (
     doctor,
     clean,
     lists,
+    translate,
     count,
 )  # a new file of commands adds its name
 

@@ -123,6 +123,8 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"min_lr={v['min_lr']:g}: must not exceed lr={v['lr']:g}")
     if (v["schedule"] == "table") != bool(v["lr_table"]):
         problems.append(f"lr_table={v['lr_table']!r}: schedule=table needs it, and only that schedule has it")
+    if v["schedule_by"] == "step_executed" and v["schedule"] != "cosine":
+        problems.append(f"schedule_by=step_executed: is how GraM's trainer moves schedule=cosine, not {v['schedule']}")
     if list(v["milestones"]) != sorted(set(v["milestones"])):
         problems.append(f"milestones={list(v['milestones'])}: must increase")
     if v["nodes"] > 1 and not re.fullmatch(r".+:\d{1,5}", v["rendezvous"]):

@@ -19,7 +19,7 @@ from research.config.checks import (
     problems_without_effect,
     without_defaults,
 )
-from research.config.effects import ELSEWHERE, too_late, without_effect
+from research.config.effects import CURVES, ELSEWHERE, too_late, without_effect
 from research.config.identity import earlier_identities, identity_of
 from research.config.merging import Merged, merge
 from research.errors import UsageError, tell
@@ -66,11 +66,16 @@ class Config:
     decay_norm_and_bias: Annotated[bool, "decay biases and normalisation parameters too"] = True
     clip_norm: Annotated[float, NotNegative, "largest norm of all gradients together; 0 = no clipping"] = 0.0
     # schedule
-    schedule: Annotated[Literal["cosine", "step", "linear", "constant", "table"], "shape of the learning rate"] = (
-        "cosine"
-    )
-    schedule_by: Annotated[Literal["step", "epoch", "epoch_executed"], "how often the learning rate moves"] = "step"
-    min_lr: Annotated[float, NotNegative, "floor of the cosine and linear schedules"] = 0.0
+    schedule: Annotated[
+        Literal["cosine", "step", "linear", "poly", "tanh", "constant", "table"], "shape of the learning rate"
+    ] = "cosine"
+    schedule_by: Annotated[
+        Literal["step", "epoch", "step_executed", "epoch_executed"],
+        "how often the learning rate moves; executed: as the published trainers of GraM and PowerGrad did",
+    ] = "step"
+    train_continuous: Annotated[int, Range(least=1), "epoch_executed: epochs between evaluations of that trainer"] = 1
+    min_lr: Annotated[float, NotNegative, "floor of the cosine, linear, poly and tanh schedules"] = 0.0
+    power: Annotated[float, Positive, "poly schedule: exponent of the share that is left of training"] = 0.9
     warmup_epochs: Annotated[float | When, NotNegative, "linear rise from warmup_lr; replaces the first epochs"] = 0.0
     warmup_lr: Annotated[float, NotNegative, "learning rate of the first step under warm-up"] = 1e-4
     warmup_first: Annotated[bool, "the curve begins after the warm-up instead of running below it"] = False
@@ -168,8 +173,9 @@ class Config:
     @property
     def total_epochs(self) -> int:
         """Epochs trained: ``epochs``, and the cool-down of schedules that end at ``min_lr``."""
-        ends_at_floor = self.schedule in ("cosine", "linear")
-        return self.epochs + (math.ceil(in_epochs(self.cooldown_epochs, "ep", self.epochs, 1)) if ends_at_floor else 0)
+        if self.schedule not in CURVES:
+            return self.epochs
+        return self.epochs + math.ceil(in_epochs(self.cooldown_epochs, "ep", self.epochs, 1))
 
     @property
     def run_name(self) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+CURVES = ("cosine", "linear", "poly", "tanh")
+"""Schedules that fall to min_lr, over all of training or over what a warm-up leaves of it."""
+
 
 def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
     """Every parameter that has no effect together with the other ``values``, with the reason; each alone is valid."""
@@ -44,11 +47,18 @@ def _optimizer(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _schedule(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if v["schedule"] not in ("cosine", "linear"):
-        yield "min_lr", f"it is the floor of schedule=cosine and linear; {v['schedule']} has none"
-        yield "cooldown_epochs", f"schedule=cosine and linear end at min_lr, where it goes on; {v['schedule']} does not"
+    if v["schedule"] not in CURVES:
+        yield "min_lr", f"it is the floor of schedule={', '.join(CURVES)}; {v['schedule']} has none"
+        yield (
+            "cooldown_epochs",
+            f"schedule={', '.join(CURVES)} end at min_lr, where it goes on; {v['schedule']} does not",
+        )
         if v["schedule_by"] == "epoch" and not v["warmup_epochs"] and _moves_at_epochs(v):
             yield "schedule_by", f"schedule={v['schedule']} moves between epochs only, without warm-up"
+    if v["schedule"] != "poly":
+        yield "power", f"it belongs to schedule=poly; this is {v['schedule']}"
+    if v["schedule_by"] != "epoch_executed":
+        yield "train_continuous", f"it belongs to schedule_by=epoch_executed; this is {v['schedule_by']}"
 
 
 def _moves_at_epochs(v: Mapping[str, Any]) -> bool:
@@ -72,8 +82,10 @@ def _warmup(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not v["warmup_epochs"]:
         yield "warmup_lr", "there is no warm-up; give warmup_epochs"
         yield "warmup_first", "there is no warm-up; give warmup_epochs"
-    elif v["schedule"] not in ("cosine", "linear"):
-        yield "warmup_first", f"only schedule=cosine and linear begin after the warm-up; this is {v['schedule']}"
+    elif v["schedule"] not in CURVES:
+        yield "warmup_first", f"only schedule={', '.join(CURVES)} begin after the warm-up; this is {v['schedule']}"
+    elif v["schedule_by"] == "step_executed":
+        yield "warmup_first", "with schedule_by=step_executed the curve always begins after the warm-up"
 
 
 def _places(v: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from research.config.seed_commands import ALIASES, meaning, translated
+from research.config.seed_commands import ALIASES, Inert, meaning, sparse, translated
 from research.errors import UsageError, nearest
 from research.parameters.signatures import parameters_of
 
@@ -86,6 +86,7 @@ def merge(sources: Iterable[Mapping[str, Any]], names: Collection[str]) -> Merge
         else:
             merged.below |= {word.path: (origin, word.means) for word in words}
     merged.problems += merger.problems
+    merged.notes += merger.notes
     return merged
 
 
@@ -139,6 +140,7 @@ def _command(
         merged.problems += str(error).splitlines()
         return {}, [source if was else {} for source, was in zip(sources, stored, strict=True)]
     if found is None:
+        merged.notes += filter(None, [sparse.unspoken(together)])
         return {}, sources
     told = " ".join(f"{name}={found.parameters[name]}" for name in ("model", "recipe"))
     merged.command = found.program
@@ -164,11 +166,12 @@ def _recipe(merged: Merged, layers: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class _Merger:
-    """Reads sources word by word; ``problems`` are those of all that it has read."""
+    """Reads sources word by word; ``problems`` and ``notes`` are those of all that it has read."""
 
     def __init__(self, names: Collection[str]):
         self.names = names
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     def words(self, source: Mapping[str, Any]) -> list[Word]:
         """Every parameter that ``source`` names, one by one; a contradiction within it is a problem."""
@@ -181,22 +184,33 @@ class _Merger:
         return list(found.values())
 
     def meant(self, key: Any, value: Any) -> Iterator[Word]:
-        """The parameters that one entry of a source sets."""
-        head, _, rest = str(key).partition(".")
+        """The parameters that one entry of a source sets; its name may be written with dashes."""
         if not isinstance(key, str) or not all(key.split(".")):
             self.problems.append(f"{key!r}: expected the name of a parameter")
-        elif key in ALIASES:
+            return
+        name = key.replace("-", "_")
+        if name in ALIASES:
             try:
-                for path, means in meaning(key, value).items():
-                    yield from (word._replace(key=key, value=value) for word in self.meant(path, means))
+                means = meaning(name, value)
             except UsageError as error:
                 self.problems.append(str(error))
-        elif head in NESTED:
+                return
+            if isinstance(ALIASES[name], Inert):
+                self.notes.append(f"{key}={value}: has no effect: {ALIASES[name]}")
+            words = (word for path, meant in means.items() for word in self.own(path, path, meant))
+        else:
+            words = self.own(key, name, value)
+        yield from (word._replace(key=key, value=value) if name in ALIASES else word for word in words)
+
+    def own(self, key: str, name: str, value: Any) -> Iterator[Word]:
+        """The parameters that one entry sets in this program's own words; ``key`` is ``name`` as it was typed."""
+        head, _, rest = name.partition(".")
+        if head in NESTED:
             yield from self.nested(head, {rest: value} if rest else value)
-        elif not rest and key in self.names:
-            yield Word(key, value, key, value)
+        elif not rest and name in self.names:
+            yield Word(key, value, name, value)
         elif head in _hooks():
-            yield from self.nested("hooks", {key: value})
+            yield from self.nested("hooks", {name: value})
         else:
             self.problems.append(f"unknown parameter {key!r}{self.suggestion(key)}")
 

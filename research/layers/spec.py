@@ -74,7 +74,7 @@ def parse_spec(text: str) -> Spec | None:
     """
     if text in DENSE:
         return None
-    family, _, rest = _from_log_name(text).partition(":")
+    family, _, rest = from_log_name(text).partition(":")
     if family not in LAYERS:
         raise UsageError(f"substitute={text!r}: unknown family{_nearest_family(text)}")
     layer = LAYERS[family]
@@ -118,7 +118,8 @@ def log_names() -> dict[str, str]:
     return shown
 
 
-def _from_log_name(text: str) -> str:
+def from_log_name(text: str) -> str:
+    """The spec that a name of the research log stands for; any other text as it is."""
     for layer in LAYERS.values():
         for pattern, spec in layer.log_names.items():
             if match := re.fullmatch(pattern, text):

@@ -8,7 +8,8 @@ import pytest
 from conftest import REPOSITORY, SHARED
 
 from research.config import Config
-from research.config.seed_commands.sparse import MODELS, SCHEDULES
+from research.config.seed_commands.sparse import MODELS
+from research.config.seed_commands.sparse_schedules import SCHEDULES
 from research.errors import UsageError
 from research.parameters.assignments import parse_assignments
 from research.studies.study import expand, read_study

@@ -1,7 +1,7 @@
 """Learning rates against the published trainers' own, and what holds for every schedule."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -30,6 +30,28 @@ def test_cosine_by_step_equals_gram_trainer(key, epochs, min_lr):
     np.testing.assert_allclose(ours[2:], golden[2:], rtol=1e-9)  # past the reference's own start, all digits
 
 
+@pytest.mark.parametrize(("key", "epochs", "min_lr"), [("resnet", 120, 1e-7), ("mbv1", 90, 1e-7), ("cifar", 200, 1e-6)])
+def test_steps_as_executed_equal_gram_trainer_to_the_last_digits(key, epochs, min_lr):
+    golden = np.load(GOLDEN / "d26_lr_schedule.npz")[key]
+    ours = rates(Config(epochs=epochs, lr=0.1, min_lr=min_lr, schedule_by="step_executed"), steps_per_epoch=7)
+    np.testing.assert_allclose(ours, golden, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("key", "epochs", "min_lr"), [("lr", 20, 1e-5), ("imagenet", 200, 1e-7)])
+def test_warmup_as_executed_equals_gram_trainer(key, epochs, min_lr):
+    golden = np.load(GOLDEN / "gram_warmup.npz")[key]
+    config = Config.load(
+        {"epochs": epochs, "lr": 0.1, "min_lr": min_lr, "schedule_by": "step_executed"}
+        | {"warmup_epochs": 5, "warmup_lr": 1e-6}
+    )
+    np.testing.assert_allclose(rates(config, steps_per_epoch=7), golden, rtol=1e-9)
+
+
+def test_steps_as_executed_are_of_cosine():
+    with pytest.raises(UsageError, match="is how GraM's trainer moves schedule=cosine, not step"):
+        Config.load({"schedule": "step", "schedule_by": "step_executed"})
+
+
 def power_grad(name: str, schedule_by: str) -> tuple[Config, dict]:
     golden = np.load(GOLDEN / f"{name}.npz")
     meta = json.loads(str(golden["meta"]))
@@ -52,6 +74,58 @@ def test_executed_schedule_equals_power_grad_trainer(name):
     np.testing.assert_array_equal(rates(config, 3), np.repeat(rates(config, 1), 3))
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 200])
+def test_rates_between_evaluations_are_those_of_their_epochs(every):
+    """Its trainer's own loop: several epochs, an evaluation, again; one epoch a time once it cools down."""
+    config = Config.load(
+        {"recipe": "power-grad-imagenet", "schedule_by": "epoch_executed"} | ({"train_continuous": every})
+    )
+    expected, epoch, t = [], 0, 0
+    while epoch < config.total_epochs:
+        for inner in range(every):
+            expected.append(t)
+            epoch += 1
+            if inner < every - 1:
+                t = epoch
+            if epoch >= config.total_epochs - config.cooldown_epochs:
+                break
+        t = epoch + 1
+    nominal = rates(replace(config, schedule_by="epoch", train_continuous=1), 1)
+    nominal = np.append(nominal, config.min_lr)
+    np.testing.assert_array_equal(rates(config, 1), nominal[expected])
+
+
+def test_tanh_is_the_formula_with_its_own_ramp():
+    config = Config.load(
+        {"schedule": "tanh", "epochs": 90, "lr": 0.1, "min_lr": 1e-4, "schedule_by": "epoch"}
+        | {"warmup_epochs": 5, "warmup_lr": 0.01, "cooldown_epochs": 10}
+    )
+    t = np.arange(90)
+    curve = 1e-4 + (0.1 - 1e-4) * (1 - np.tanh(-6 * (1 - t / 90) + 4 * t / 90)) / 2
+    ramp = 0.01 + t * (curve[5] - 0.01) / 5
+    expected = np.concatenate([np.where(t < 5, ramp, curve), np.full(10, 1e-4)])
+    np.testing.assert_allclose(rates(config, 1), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.5, 0.9, 1.0, 2.0])
+def test_poly_is_a_power_of_what_is_left(power):
+    config = Config(schedule="poly", epochs=10, lr=1.0, min_lr=0.1, power=power, cooldown_epochs=1)
+    expected = 0.1 + 0.9 * (1 - np.arange(40) / 40) ** power
+    np.testing.assert_allclose(rates(config, 4), [*expected, *[0.1] * 4], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"power": 2}, "power=2.0: has no effect: it belongs to schedule=poly; this is cosine"),
+        ({"train_continuous": 2}, "it belongs to schedule_by=epoch_executed; this is step"),
+    ],
+)
+def test_parameters_of_other_schedules_are_refused(given, said):
+    with pytest.raises(UsageError, match=said):
+        Config.load(given)
+
+
 def test_milestones_are_the_first_epochs_at_the_lower_rate():
     config = Config(epochs=200, lr=0.1, schedule="step", milestones=(60, 120, 160), decay_rate=0.2)
     by_epoch = rates(config, 4)[::4]
@@ -72,7 +146,7 @@ def test_warmup_replaces_first_points_and_does_not_shift():
 
 
 @given(
-    schedule=st.sampled_from(["cosine", "step", "linear", "constant"]),
+    schedule=st.sampled_from(["cosine", "step", "linear", "poly", "tanh", "constant"]),
     schedule_by=st.sampled_from(["step", "epoch", "epoch_executed"]),
     epochs=st.integers(1, 40),
     cooldown=st.integers(0, 5),
@@ -89,8 +163,9 @@ def test_without_warmup_rates_never_rise_and_keep_their_limits(schedule, schedul
         decay_epochs=3,
     )
     ours = rates(config, steps)
-    assert ours[0] == config.lr and (np.diff(ours) <= 1e-15).all()
-    assert ours.min() >= (min_lr - 1e-15 if schedule in ("cosine", "linear") else 0)
+    first = min_lr + (config.lr - min_lr) * (1 - np.tanh(-6)) / 2 if schedule == "tanh" else config.lr
+    assert ours[0] == pytest.approx(first, rel=1e-12) and (np.diff(ours) <= 1e-15).all()
+    assert ours.min() >= (0 if schedule in ("step", "constant") else min_lr - 1e-15)
 
 
 def test_table_schedule_holds_each_rate_from_its_epoch_on():

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from research.config.seed_commands import gram, nn_mass, power_grad, sparse
-from research.config.seed_commands.command import Command
+from research.config.seed_commands import cheap_convs, gram, nn_mass, power_grad, sparse
+from research.config.seed_commands.command import Command, Inert
 from research.errors import UsageError
 
 
@@ -21,12 +21,18 @@ def gpus(count: Any) -> dict[str, Any]:
     return {"device": "cuda", "processes": count}
 
 
-ALIASES: dict[str, str | Callable[[Any], dict[str, Any]]] = {"gpus": gpus, **gram.ALIASES, **power_grad.ALIASES}
+ALIASES: dict[str, str | Inert | Callable[[Any], dict[str, Any]]] = {
+    "gpus": gpus,
+    **gram.ALIASES,
+    **power_grad.ALIASES,
+}
 
 
 def meaning(alias: str, value: Any) -> dict[str, Any]:
-    """The parameters that ``alias=value`` stands for."""
+    """The parameters that ``alias=value`` stands for; none for an :class:`Inert` flag."""
     target = ALIASES[alias]
+    if isinstance(target, Inert):
+        return {}
     return {target: value} if isinstance(target, str) else target(value)
 
 
@@ -36,5 +42,5 @@ def translated(given: Mapping[str, Any]) -> Command | None:
     Raises:
         UsageError: it is one, and contradicts itself or means nothing here.
     """
-    seed = next((seed for seed in (sparse, nn_mass) if seed.speaks(given)), None)
+    seed = next((seed for seed in (sparse, nn_mass, cheap_convs) if seed.speaks(given)), None)
     return seed.translate(given) if seed else None

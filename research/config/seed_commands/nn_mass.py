@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from research.config.seed_commands.command import Command, said_twice
+from research.config.seed_commands.command import Command, long_name, said_twice
 from research.errors import UsageError, nearest
 
 CIFAR = ("dense_depth", "regular_dense")
@@ -143,8 +143,7 @@ def _refused(key: str, value: Any) -> bool:
 
 def _name(key: str) -> str:
     """The long name of a flag."""
-    plain = key.lstrip("-").replace("-", "_")
-    return SHORT.get(plain, plain)
+    return long_name(key, SHORT)
 
 
 def _imagenet(arch: str, flags: Mapping[str, Any], problems: list[str], notes: list[str]) -> dict[str, Any]:

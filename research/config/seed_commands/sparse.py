@@ -7,45 +7,12 @@ may be written with dashes or underscores. What a flag leaves open has the value
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.config.seed_commands.command import Command, said_twice
+from research.config.seed_commands.command import Command, Reading, Syntax, long_name, said_twice
+from research.config.seed_commands.sparse_schedules import Schedule, find_schedule
 from research.errors import UsageError, nearest
-from research.parameters.yaml_1_2 import plain, read
-
-
-class Schedule(NamedTuple):
-    """What a schedule file holds: values by epoch."""
-
-    lr: str
-    period: str
-    temperature: str
-
-
-_MNIST = Schedule("0:0.1 25:0.02 50:0.004 75:0.0008", "0:100 25:200 50:400 75:800", "0:1e-3 25:1e-4 50:1e-5 75:1e-6")
-_WRN = Schedule(
-    "0:0.1 60:0.02 120:0.004 160:0.0008", "0:100 25:200 80:400 140:800", "0:1e-5 25:1e-8 80:1e-12 140:1e-15"
-)
-_RESNET = Schedule(
-    "0:0.1 30:0.01 60:0.001 90:0.0001", "0:1000 25:2000 50:4000 75:8000", "0:1e-5 25:1e-8 50:1e-12 75:1e-15"
-)
-SCHEDULES = {
-    "mnist_schedule": _MNIST,
-    "prune_schedule_mnist": _MNIST._replace(lr="0:0 1:0.02 10:0.02 20:0.004 30:0.0008"),
-    "wrnet_schedule": _WRN,
-    "wrnet_schedule_long": _WRN._replace(lr="0:0.1 120:0.02 220:0.004 350:0.0008"),
-    "wrnet_prune_schedule": _MNIST._replace(lr="0:0 1:0.02 15:0.02 25:0.004 35:0.0008"),
-    "resnet_schedule": _RESNET,
-    "resnet_schedule_long": Schedule(
-        "0:0.1 60:0.01 120:0.001 180:0.0001",
-        "0:1000 60:2000 120:4000 180:8000",
-        "0:1e-5 50:1e-8 100:1e-12 150:1e-15",
-    ),
-    "resnet_prune_schedule": _MNIST._replace(lr="0:0 1:0.01 15:0.01 25:0.001 35:0.0001"),
-}
-"""The files that the seed's experiments name; built in, so that a command needs no file."""
 
 
 class Model(NamedTuple):
@@ -86,7 +53,7 @@ DEFAULTS = {
     "n_prune_params": 600,
     "rewire_fraction": 0.1,
     "stop_rewire_epoch": 1000,
-    "DeepR_eta": 0.001,
+    "DeepR_eta": 0.1,
     "L1_loss_coeff": 0.0,
     "start_pruning_after_epoch": 20,
     "prune_epoch_frequency": 2,
@@ -110,6 +77,7 @@ SWITCHES = (
     "no_batch_norm cubic_prune_schedule sparse_resnet_downsample no_augment conv_group_lasso big_new_weights"
 ).split()
 
+SYNTAX = Syntax(values=list(DEFAULTS), switches=SWITCHES, short=SHORT)
 COMMON = frozenset(
     "model epochs batch_size lr momentum nesterov weight_decay name workers data print_freq start_epoch resume "
     "prune tied".split()
@@ -120,7 +88,10 @@ OWN = (DEFAULTS.keys() | set(SWITCHES)) - COMMON - {"layers", "copy_mask_from", 
 
 def speaks(given: Mapping[str, Any]) -> bool:
     """Whether ``given`` is a command of the seed's program."""
-    return any(_plain(key) in OWN for key in given) or given.get("model") in ("cifar10_WideResNet", "imagenet_resnet50")
+    return any(long_name(key) in OWN for key in given) or given.get("model") in (
+        "cifar10_WideResNet",
+        "imagenet_resnet50",
+    )
 
 
 def translate(given: Mapping[str, Any]) -> Command:
@@ -132,11 +103,12 @@ def translate(given: Mapping[str, Any]) -> Command:
     typed = _flags(given)
     flags = {name: given[key] for key, name in typed.items()}
     own_schedule = given.get("schedule", "table") != "table"
-    if problems := [*said_twice(typed, given), *_contradictions(flags, own_schedule)]:
+    problems = [*said_twice(typed, given), *_contradictions(flags), *_dead(flags, own_schedule).values()]
+    if problems:
         raise UsageError("\n".join(problems))
     f = DEFAULTS | dict.fromkeys(SWITCHES, False) | flags
     model = MODELS[f["model"]]
-    schedule = _schedule(f["schedule_file"] or model.schedule)
+    schedule = find_schedule(f["schedule_file"] or model.schedule)
     told = {"recipe": model.recipe, **_network(f, model)}
     if not own_schedule:
         told |= {"schedule": "table", "lr_table": schedule.lr}
@@ -156,12 +128,51 @@ def translate(given: Mapping[str, Any]) -> Command:
     if f["name"] is not None:
         told["name"] = f["name"]
     notes = [f"{name}={flags[name]}: has no effect: {reason}" for name, reason in _without_effect(flags, f)]
+    if f["DeepR"] and "DeepR_eta" not in flags:
+        notes.append(f"DeepR_eta={f['DeepR_eta']}: as its help says; its code has 0.001, the published runs 0.01")
     return Command("main.py (sparse training)", told, typed.keys(), notes)
+
+
+def read(argv: Sequence[str], processes: int) -> list[Reading]:
+    """``main.py --model mnist_mlp --rewire …``; flags that are without effect there are told, not refused.
+
+    Raises:
+        UsageError: as :func:`translate` does otherwise.
+    """
+    flags = SYNTAX.read(argv)
+    notes = [f"nesterov={flags['nesterov']}: is on there, whatever is given"] if "nesterov" in flags else []
+    flags |= {"nesterov": True} if "nesterov" in flags else {}
+    for name, reason in _dead(flags, own_rates=False).items():
+        notes.append(f"{reason} (left out)")
+        del flags[name]
+    start = {}
+    if flags.get("resume") and not (flags.get("prune") or flags.get("copy_mask_from")):
+        start = {"init": flags.pop("resume")}
+        notes.append(f"resume={start['init']}: its weights; that program counts epochs anew too, but keeps momentum")
+    elif flags.get("prune"):
+        notes.append(
+            "resume: that program takes the weight decay and momentum of the resumed run too; here, its flags'"
+        )
+    if not flags.get("start_epoch"):
+        flags.pop("start_epoch", None)
+    command = translate({"model": "mnist_mlp", **flags})
+    return [Reading("train", {**command.parameters, **start}, [*notes, *command.notes])]
+
+
+def unspoken(given: Mapping[str, Any]) -> str:
+    """What to tell where words are this program's and also the seed's, whose defaults they do not bring along."""
+    method = next((name for name in ("tied", "prune") if given.get(name) is True), "")
+    if given.get("model") != "mnist_mlp" or not method or {"dataset", "recipe"} & given.keys():
+        return ""
+    return (
+        f"{method}=true: read as this program's method, with its own defaults and data set; those of the published "
+        "main.py come with a word that only it has, such as initial-sparsity-fc=0.98"
+    )
 
 
 def _flags(given: Mapping[str, Any]) -> dict[str, str]:
     """The keys of ``given`` that are flags of that program, with their long names."""
-    long_names = {key: SHORT.get(_plain(key), _plain(key)) for key in given}
+    long_names = {key: long_name(key, SHORT) for key in given}
     return {key: name for key, name in long_names.items() if name in DEFAULTS or name in SWITCHES}
 
 
@@ -196,15 +207,35 @@ def _without_effect(flags: Mapping[str, Any], f: Mapping[str, Any]) -> Iterator[
             yield name, reason
 
 
-def _plain(key: str) -> str:
-    return key.lstrip("-").replace("-", "_")
+NEEDS = {
+    "threshold_prune": "rewire",
+    "rewire_scaling": "rewire",
+    "rescale_tied_gradient": "tied",
+    "cubic_prune_schedule": "prune",
+    "DeepR_eta": "DeepR",
+    "n_prune_params": "threshold_prune",
+}
 
 
-def _contradictions(flags: Mapping[str, Any], own_rates: bool) -> list[str]:
-    """What that program leaves unsaid: which flag would win, or that one would be without effect.
+def _dead(flags: Mapping[str, Any], own_rates: bool) -> dict[str, str]:
+    """Flags that would be without effect in that program, with a line for each.
 
     ``own_rates`` says that learning rates are given as this program has them.
     """
+    on = {name for name in SWITCHES if flags.get(name)}
+    found = {
+        flag: f"{flag}: has no effect without {needs}=true"
+        for flag, needs in NEEDS.items()
+        if (flag in on or (flag in flags and flag not in SWITCHES)) and needs not in on
+    }
+    if flags.get("lr") is not None and not own_rates:
+        told = "the schedule has the learning rates; give schedule_file, or schedule=cosine"
+        found["lr"] = f"lr={flags['lr']}: {told}"
+    return found
+
+
+def _contradictions(flags: Mapping[str, Any]) -> list[str]:
+    """What that program leaves unsaid: which flag would win, or what has no meaning for a run."""
     on = {name for name in SWITCHES if flags.get(name)}
     found = []
     if flags.get("model", "mnist_mlp") not in MODELS:
@@ -212,51 +243,19 @@ def _contradictions(flags: Mapping[str, Any], own_rates: bool) -> list[str]:
     methods = sorted(on & {"DeepR", "rewire", "tied", "prune"})
     if len(methods) > 1:
         found.append(f"{' and '.join(methods)}: each is a method of its own; give one")
-    for flag, needs in (
-        ("threshold_prune", "rewire"),
-        ("rewire_scaling", "rewire"),
-        ("rescale_tied_gradient", "tied"),
-        ("cubic_prune_schedule", "prune"),
-        ("DeepR_eta", "DeepR"),
-    ):
-        if (flag in on or (flag in flags and flag not in SWITCHES)) and needs not in on:
-            found.append(f"{flag}: has no effect without {needs}=true")
     if "threshold_prune" in on and "rewire_fraction" in flags:
         found.append("threshold_prune and rewire_fraction: a threshold decides, or a fraction; give one")
-    if "n_prune_params" in flags and "threshold_prune" not in on:
-        found.append("n_prune_params: has no effect without threshold_prune=true")
     if "prune" in on and not flags.get("resume"):
         found.append("prune: starts from a dense network; give resume=RUN")
     if flags.get("resume") and not ("prune" in on or flags.get("copy_mask_from")):
         found.append("resume: a run continues by itself when its command is given again; leave it out")
     if flags.get("start_epoch"):
         found.append("start_epoch: a run continues by itself when its command is given again; leave it out")
-    if flags.get("lr") is not None and not own_rates:
-        found.append(f"lr={flags['lr']}: the schedule has the learning rates; give schedule_file, or schedule=cosine")
     if "DeepR" in on and flags.get("model", "mnist_mlp") != "mnist_mlp" and flags.get("sub_kernel_granularity") != 4:
         found.append("DeepR: its signs are of single weights; give sub_kernel_granularity=4 (of convolutions it is 2)")
     if "copy_mask_from" in flags and methods:
         found.append(f"copy_mask_from: is for masks that stay as they are; leave out {methods[0]}")
     return found
-
-
-def _schedule(name: str) -> Schedule:
-    """The schedule of a file, or of the built-in one of that name."""
-    path = Path(name)
-    if not path.is_file():
-        if path.stem in SCHEDULES:
-            return SCHEDULES[path.stem]
-        raise UsageError(f"schedule_file={name}: no such file{nearest(path.stem, SCHEDULES)}")
-    try:
-        content = plain(read(path))
-        lists = (content[key] for key in ("lr_schedule", "rewire_period_schedule", "DeepR_temperature_schedule"))
-        tables = [" ".join(f"{epoch}:{value}" for pair in table for epoch, value in pair.items()) for table in lists]
-    except (UsageError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"schedule_file={name}: expected lists lr_schedule, rewire_period_schedule and DeepR_temperature_schedule "
-            f"of {{epoch: value}} ({str(error).partition(chr(10))[0]})"
-        ) from None
-    return Schedule(*tables)
 
 
 def _network(f: Mapping[str, Any], model: Model) -> dict[str, Any]:
