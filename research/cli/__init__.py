@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from research.cli import clean, count, data, doctor, evaluate, export, lists, log, run, runs, stop, sweep, translate
+from research.cli import clean, count, data, doctor, evaluate, export, lists, log, run, runs, sweep, translate
 from research.cli.commands import Commands, Parser
 from research.errors import Failure, Note, UsageError
 
@@ -19,7 +19,6 @@ GROUPS = (
     evaluate,
     sweep,
     runs,
-    stop,
     log,
     export,
     data,
