@@ -63,17 +63,21 @@ def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
 
 
 def make_optimizer(run: Run) -> torch.optim.Optimizer:
-    """SGD or AdamW, fused on a GPU; parameters of equal weight decay are one group."""
+    """SGD or AdamW, fused; parameters of equal weight decay are one group.
+
+    Fused ones work on memory: a gradient and what is kept of it are laid out as their weight is, as autograd leaves it.
+    A checkpoint of an earlier version, whose optimizer was not fused on a CPU, brings that along and goes on with it.
+    """
     config = run.config
     by_decay: dict[float, list[nn.Parameter]] = {}
     for parameter, decay in weight_decays(run.model, config).items():
         by_decay.setdefault(decay, []).append(parameter)
     groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in by_decay.items()]
-    common = {"lr": config.lr, "fused": run.device.type == "cuda"}
+    common = {"lr": config.lr, "fused": True}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **common)
     sgd = torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **common)
-    if common["fused"] and config.momentum:
+    if config.momentum:
         begin_momentum(sgd)
     return sgd
 
