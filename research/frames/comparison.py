@@ -160,14 +160,15 @@ def correlation(
     """Of two columns (N,); partial, with what a third (N,) or several (N, K) explain linearly taken out of both.
 
     The interval is Fisher's z, of ranks with the error of Bonett and Wright (2000), with a point less for each of the
-    ``given``. Points with a missing value are left out. NaN with fewer than K + 4 of them, or where nothing varies.
+    ``given``. Points with a missing value are left out. NaN with fewer than K + 3 of them (intervals: K + 4), or where
+    nothing varies.
     """
     table = np.column_stack([x, y, *([] if given is None else [given])]).astype(float)
     table = table[~np.isnan(table).any(axis=1)]
     n, held = len(table), table.shape[1] - 2
     if method == "spearman" and n:
         table = stats.rankdata(table, axis=0)
-    if n - held < 4:
+    if n - held < 3:
         return Correlation(*[math.nan] * 4, n)
     design = np.column_stack([np.ones(n), table[:, 2:]])
     left = table[:, :2] - design @ np.linalg.lstsq(design, table[:, :2])[0]
@@ -176,7 +177,7 @@ def correlation(
     r = float(np.clip(np.corrcoef(left.T)[0, 1], -1, 1))
     df = n - 2 - held
     p = 2 * stats.t.sf(abs(r) * math.sqrt(df / (1 - r**2)), df) if abs(r) < 1 else 0.0
-    error = math.sqrt((1 + r**2 / 2 if method == "spearman" else 1) / (df - 1))
+    error = math.sqrt((1 + r**2 / 2 if method == "spearman" else 1) / (df - 1)) if df > 1 else math.nan
     z = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15)) + np.array([-1, 1]) * error * stats.norm.isf((1 - level) / 2)
     return Correlation(r, *map(float, np.tanh(z)), float(p), n)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,3 +105,14 @@ def notes(compared: pd.DataFrame, margin: float | None = None, digits: int = 2) 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def levels(values: Iterable[float], tolerance: float) -> dict[float, str]:
+    """Value -> its level, such as "14.6-16": a level ends where one is more than ``tolerance`` above its least."""
+    found: list[list[float]] = []
+    for value in sorted(set(values)):
+        if not found or value > found[-1][0] * (1 + tolerance):
+            found.append([])
+        found[-1].append(value)
+    names = {level[0]: "-".join(dict.fromkeys(f"{value:.3g}" for value in (level[0], level[-1]))) for level in found}
+    return {value: names[level[0]] for level in found for value in level}

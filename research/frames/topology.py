@@ -1,23 +1,22 @@
-"""NN-Mass against accuracy, as frames: runs of networks that have a mass, correlations with intervals, equal masses."""
+"""NN-Mass against accuracy, as frames: runs of networks that have a mass, and correlations with intervals."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, stats
+from scipy import stats
 
 from research.config import Config
 from research.errors import UsageError
 from research.frames import Runs
+from research.frames.comparison import correlation
 from research.frames.groups import label_changes, run_results
-from research.frames.tables import plus_minus
 from research.measures.nn_mass import Cell, parts
 from research.models import create_model
 from research.runs.run import Run
@@ -26,7 +25,10 @@ from research.trained.network_cost import network_cost
 SHAPE = ["population", "network", "width", "depth", "nn_mass", "nn_density", "params", "mult_adds"]
 VALUES = ["top1", "ldi_exact", "ldi_reference"]
 RESAMPLES = 2000
-INTERVALS = "95 % intervals: [had other networks of the kind been tried] (had these been trained with other seeds)."
+INTERVALS = (
+    "95 % intervals: [had other networks of the kind been tried, by Fisher] (had these been trained with other seeds). "
+    "What one tells beyond another is its partial correlation (given)."
+)
 
 
 def topology_points(runs: Runs) -> pd.DataFrame:
@@ -148,26 +150,55 @@ def r2_log(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
 STATISTICS = {"Spearman": spearman, "Pearson": pearson, "R2": r2, "R2 of log(1+m)": r2_log}
 
 
-def correlations(points: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Each of STATISTICS between two columns of :func:`topology_points`; a point is a network, its mean over seeds.
+def correlations(points: pd.DataFrame, pairs: Iterable[tuple[str, ...]]) -> pd.DataFrame:
+    """How well a column of :func:`topology_points` tells another; a point is a network, its mean over seeds.
 
-    Columns: x, y, ``among`` (``all`` networks, and those ``with links`` where there are others), statistic, networks,
-    seeds, value; ``low`` and ``high``: 95 % had other networks of the kind been
-    tried (networks resampled); ``seed_low`` and ``seed_high``: had these been trained with other seeds (seeds
-    resampled, for all networks alike). Percentile bootstrap; NaN with fewer than three networks, or two seeds.
+    A pair is (x, y), or (x, y, given) for partial correlations: what x tells beyond a third column. Columns: x, y,
+    ``given``, ``among`` (``all`` networks, and those ``with links`` where there are others), statistic (each of
+    STATISTICS), networks, seeds, value; ``low`` and ``high``: 95 % had other networks of the kind been tried (Fisher,
+    see :func:`research.frames.comparison.correlation`), ``p`` of none; ``seed_low`` and ``seed_high``: had these been
+    trained with other seeds (bootstrap over seeds, the same for all networks). NaN with fewer than four
+    networks, or two seeds.
     """
     rows = []
     linked = points[points["nn_mass"] > 0]
     sets = {"all": points} | ({"with links": linked} if 0 < len(linked) < len(points) else {})
-    for (x, y), (among, chosen) in itertools.product(pairs, sets.items()):
-        X, Y = _networks_by_seeds(chosen, x, y)
+    for (x, y, *given), (among, chosen) in itertools.product(pairs, sets.items()):
+        columns = _networks_by_seeds(chosen, [x, y, *given])
         for name, statistic in STATISTICS.items():
-            if statistic is r2_log and x != "nn_mass":
+            if statistic is r2_log and (x != "nn_mass" or given):
                 continue
-            found = {"x": x, "y": y, "among": among, "statistic": name, "networks": len(X), "seeds": X.shape[1]}
-            value = float(statistic(X.mean(1), Y.mean(1))) if len(X) > 2 else math.nan
-            rows.append(found | {"value": value} | _intervals(statistic, X, Y))
+            found = {"x": x, "y": y, "given": "".join(given), "among": among, "statistic": name}
+            found |= {"networks": len(columns[0]), "seeds": columns[0].shape[1]}
+            rows.append(found | _over_networks(statistic, columns) | _over_seeds(statistic, columns))
     return pd.DataFrame(rows)
+
+
+def _over_networks(statistic: Callable, columns: Sequence[np.ndarray]) -> dict[str, float]:
+    x, y, *given = (column.mean(1) for column in columns)
+    ranks = "spearman" if statistic is spearman else "pearson"
+    found = correlation(np.log1p(x) if statistic is r2_log else x, y, given[0] if given else None, ranks)
+    value, ends = found.value, [found.low, found.high]
+    if statistic in (r2, r2_log):
+        value, ends = (
+            value**2,
+            [0.0 if ends[0] < 0 < ends[1] else min(end**2 for end in ends), max(end**2 for end in ends)],
+        )
+    return {"value": value, "low": ends[0], "high": ends[1], "p": found.p}
+
+
+def _over_seeds(statistic: Callable, columns: Sequence[np.ndarray]) -> dict[str, float]:
+    """The central 95 % of the statistic over resampled seeds."""
+    seeds = columns[0].shape[1]
+    if len(columns) > 2 or len(columns[0]) < 4 or seeds < 2:
+        return {"seed_low": math.nan, "seed_high": math.nan}
+
+    def resampled(picked: np.ndarray, axis: int = -1) -> np.ndarray:
+        return statistic(*(column[:, picked].mean(axis) for column in columns), axis=0)
+
+    draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+    low, high = np.nanquantile(resampled(draws), (0.025, 0.975))
+    return {"seed_low": low, "seed_high": high}
 
 
 def correlation_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -178,96 +209,16 @@ def correlation_table(found: pd.DataFrame) -> pd.DataFrame:
         return "" if math.isnan(row.value) else f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]{seeds}"
 
     texts = found.assign(told=[told(row) for row in found.itertuples()])
+    texts["x"] += [f" given {name}" if name else "" for name in texts["given"]]
     pair = ["x", "y", "among", "networks", "seeds"]
     return texts.pivot_table("told", pair, "statistic", "first", sort=False).fillna("").reset_index()
 
 
-def _networks_by_seeds(points: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """Both columns as (networks, seeds), of the seeds that all networks have; of one mean each when they share none."""
-    both = points.dropna(subset=[x, y])
-    tables = [both.pivot_table(values=name, index=["population", "network"], columns="seed") for name in (x, y)]
-    whole = tables[1].columns[tables[1].notna().all()]
-    if len(whole):
-        return tuple(table[whole].to_numpy() for table in tables)
-    return tuple(table.mean(axis=1).to_numpy()[:, None] for table in tables)
-
-
-def _intervals(statistic: Callable, X: np.ndarray, Y: np.ndarray) -> dict[str, float]:
-    found = dict.fromkeys(("low", "high", "seed_low", "seed_high"), math.nan)
-    if len(X) > 2:
-        found["low"], found["high"] = _interval((X.mean(1), Y.mean(1)), statistic, paired=True)
-        if X.shape[1] > 1:
-
-            def of_seeds(picked: np.ndarray, axis: int = -1) -> np.ndarray:
-                return statistic(X[:, picked].mean(axis), Y[:, picked].mean(axis), axis=0)
-
-            found["seed_low"], found["seed_high"] = _interval((np.arange(X.shape[1]),), of_seeds)
-    return found
-
-
-def _interval(data: Sequence[np.ndarray], statistic: Callable, **options: Any) -> tuple[float, float]:
-    """The central 95 % of the statistic over resamples; resamples in which nothing varies are left out."""
-    draw = np.random.default_rng(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        resampled = stats.bootstrap(
-            data, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, random_state=draw, **options
-        ).bootstrap_distribution
-    return tuple(np.nanquantile(resampled, (0.025, 0.975)))
-
-
-# -- networks of equal mass ---------------------------------------------------------------------------------------
-
-
-def mass_levels(masses: Iterable[float], tolerance: float = 0.15) -> dict[float, str]:
-    """Mass -> its level, such as "14.6-16": a level ends where a mass is more than ``tolerance`` above its least."""
-    levels: list[list[float]] = []
-    for mass in sorted(set(masses)):
-        if not levels or mass > levels[-1][0] * (1 + tolerance):
-            levels.append([])
-        levels[-1].append(mass)
-    names = {level[0]: "-".join(dict.fromkeys(f"{mass:.3g}" for mass in (level[0], level[-1]))) for level in levels}
-    return {mass: names[level[0]] for level in levels for mass in level}
-
-
-def iso_mass(points: pd.DataFrame, tolerance: float = 0.15) -> pd.DataFrame:
-    """Does accuracy depend on anything else among networks of about equal mass? A level of mass a row, with networks.
-
-    Columns: ``mass`` (see :func:`mass_levels`), ``params``, ``networks``, one ``depth D`` (or ``W x D``, when widths
-    differ) each with mean and deviation of top-1 over seeds (percent), ``span`` of the networks' means (points),
-    ``by chance`` the span that equal networks would show on average with these deviations and so many seeds, and ``p``
-    of the largest difference (Tukey).
-    """
-    points = points.dropna(subset="top1")
-    level = points["nn_mass"].map(mass_levels(points["nn_mass"], tolerance))
-    by_width = points["width"].nunique() > 1
-    rows = []
-    for mass, part in points.sort_values("nn_mass").groupby(level, sort=False):
-        members = {
-            f"{width} x {depth}" if by_width else f"depth {depth}": same["top1"].to_numpy()
-            for (width, depth), same in part.groupby(["width", "depth"])
-        }
-        sizes = (f"{part['params'].agg(end):,}" for end in ("min", "max"))
-        row = {"mass": mass, "params": " to ".join(dict.fromkeys(sizes)), "networks": len(members)}
-        row |= {name: plus_minus(top1) for name, top1 in members.items()}
-        rows.append(row | _span(list(members.values())))
-    table = pd.DataFrame(rows)
-    last = ["span", "by chance", "p"]
-    return table[[*(name for name in table if name not in last), *last]] if len(table) else table
-
-
-def _span(members: Sequence[np.ndarray]) -> dict[str, float]:
-    """The largest minus the smallest mean of these networks."""
-    if len(members) < 2:
-        return dict.fromkeys(("span", "by chance", "p"), math.nan)
-    span = float(np.ptp([top1.mean() for top1 in members]))
-    if min(map(len, members)) < 2:
-        return {"span": span, "by chance": math.nan, "p": math.nan}
-    error = np.sqrt(np.mean([top1.var(ddof=1) / len(top1) for top1 in members]))
-    return {"span": span, "by chance": error * _normal_span(len(members)), "p": stats.tukey_hsd(*members).pvalue.min()}
-
-
-def _normal_span(count: int) -> float:
-    """Expected largest minus smallest of ``count`` standard normal numbers."""
-    x = np.linspace(-8, 8, 4001)
-    return float(integrate.trapezoid(1 - stats.norm.cdf(x) ** count - stats.norm.sf(x) ** count, x))
+def _networks_by_seeds(points: pd.DataFrame, names: Sequence[str]) -> list[np.ndarray]:
+    """Each column as (networks, seeds), of the seeds that all networks have; of one mean each when they share none."""
+    whole = points.dropna(subset=names)
+    tables = [whole.pivot_table(values=name, index=["population", "network"], columns="seed") for name in names]
+    shared = tables[1].columns[tables[1].notna().all()]
+    if len(shared):
+        return [table[shared].to_numpy() for table in tables]
+    return [table.mean(axis=1).to_numpy()[:, None] for table in tables]

@@ -24,13 +24,12 @@ from research.figures.topology import (
     singular_values,
 )
 from research.frames import load_runs
+from research.frames.equal_mass import deepest_against_shallowest, iso_mass
 from research.frames.iso_mass import cifar_families, initial_values, iso_mass_curves, mobilenets
+from research.frames.tables import levels, markdown
 from research.frames.topology import (
     correlation_table,
     correlations,
-    iso_mass,
-    markdown,
-    mass_levels,
     over_seeds,
     populations,
     topology_points,
@@ -110,20 +109,40 @@ def test_one_seed_has_no_interval_of_seeds_and_two_networks_no_correlation(point
 def test_networks_of_equal_mass_stand_in_one_row(points):
     table = iso_mass(points)
     assert list(table["mass"]) == ["0", "14.6-16", "29.2-30.9", "49.2-50.3"]
-    known = [31.9, 0.45, 0.33, 0.43]  # the range over depth of the independent experiment
-    assert list(table["span"]) == pytest.approx(known, abs=0.051)
     assert table["depth 24"][1].startswith("91.52 ± ") and (table["networks"] == 4).all()
-    assert table["p"][0] < 1e-3 < 0.05 < table["p"][1:].min()
-    pooled = np.sqrt(points[points["nn_mass"] == 0].groupby("depth")["top1"].var().mean() / 3)
-    assert table["by chance"][0] == pytest.approx(2.0588 * pooled, rel=1e-3)  # 2.0588: expected range of 4 normals
+    assert table["p of any"][0] < 0.01 < 0.05 < table["p of any"][1:].min() and table["p of a pair"][0] < 0.05
+    means = points[points["nn_mass"] == 0].groupby("depth")["top1"]
+    expected = np.sqrt(means.mean().var() - means.var().mean() / 3)
+    assert table["s.d. of means"][0] == pytest.approx(expected) and table["s.d. of means"][1:].max() < 0.3
+
+
+def test_the_contrast_of_a_level_is_that_of_its_depths_whatever_came_out(points):
+    table = deepest_against_shallowest(points, margin=0.5)
+    assert table["mass"].tolist() == ["0", "14.6-16", "29.2-30.9", "49.2-50.3"]
+    assert table["arm"][1] == "depth 24, mass 14.6-16" and table["against"][1] == "depth 8, mass 14.6-16"
+    expected = points[points["nn_mass"].between(14, 16)].pivot(index="seed", columns="depth", values="top1")
+    found, known = table.iloc[1], stats.ttest_rel(expected[24], expected[8])
+    assert (found.pairs, found.p) == (3, pytest.approx(known.pvalue))
+    assert found.difference == pytest.approx((expected[24] - expected[8]).mean())
+    assert deepest_against_shallowest(points[points["depth"] == 8]).empty
+
+
+def test_what_mass_tells_beyond_parameters(points):
+    found = correlations(points, [("nn_mass", "top1", "params"), ("params", "top1", "nn_mass")])
+    means = points.groupby("network")[["nn_mass", "top1", "params"]].mean().rank()
+    (xy, xz, yz) = (means.corr().loc[pair] for pair in (("nn_mass", "top1"), ("nn_mass", "params"), ("top1", "params")))
+    row = value(found, x="nn_mass", among="all", statistic="Spearman")
+    assert row["value"] == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+    assert row["low"] < row["value"] < row["high"] and row["given"] == "params" and np.isnan(row["seed_low"])
+    assert "nn_mass given params" in markdown(correlation_table(found))
 
 
 @given(st.lists(st.just(0.0) | st.floats(0.01, 1e3), min_size=1, max_size=20), st.floats(0.02, 1))
 def test_levels_keep_their_order_and_their_width(masses, tolerance):
-    levels = mass_levels(masses, tolerance)
-    assert set(levels) == set(masses)
+    named = levels(masses, tolerance)
+    assert set(named) == set(masses)
     by_level = {}
-    for mass, name in sorted(levels.items()):
+    for mass, name in sorted(named.items()):
         by_level.setdefault(name, []).append(mass)
     for members in by_level.values():
         assert members[-1] <= members[0] * (1 + tolerance)
