@@ -1,24 +1,23 @@
 """Cost of LDI of one MLP over many images: ours against loops that decompose one Jacobian after another.
 
-    python tests/benchmarks/ldi.py [--images 10000] [--looped 100] [--width 8] [--depth 8] [--tc 10] [--rounds 3]
+    python tests/benchmarks/ldi.py
 
 All find the same mean. ``autograd`` asks PyTorch for the Jacobian of every layer and decomposes it in full;
 ``published`` does as the published program: it fills the diagonal matrices of slopes one element at a time, recording
-gradients, and takes singular vectors along; ``plain`` is the tightest loop without new mathematics: torch.diag, no
-gradients, singular values only. Loops run over ``--looped`` images, and their time is scaled to ``--images``. CPU
-seconds on one thread, minimum over rounds.
+gradients, and takes singular vectors along; ``tight`` is the tightest loop without new mathematics: torch.diag, no
+gradients, singular values only. Loops run over fewer images, and their time is scaled.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from pairs import Row, Ways, main
 from torch import Tensor
 
-from research.measures.ldi import ldi, ldi_many, true_slope
+from research.measures.ldi import ldi, true_slope
 from research.models import create_model
 from research.models.dense_mlp import DenseMLP
 
@@ -51,7 +50,7 @@ def as_published(model: DenseMLP, x: Tensor) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def plainly(model: DenseMLP, x: Tensor) -> Iterator[Tensor]:
+def tightly(model: DenseMLP, x: Tensor) -> Iterator[Tensor]:
     for sample in x[:, None]:
         for jacobian in _jacobians(model, sample, torch.diag):
             yield torch.linalg.svdvals(jacobian)
@@ -69,40 +68,25 @@ def _jacobians(model: DenseMLP, sample: Tensor, diagonal: Callable[[Tensor], Ten
             yield linear.weight
 
 
-def seconds(work: Callable[[], float]) -> tuple[float, float]:
-    started = time.process_time()
-    mean = work()
-    return time.process_time() - started, mean
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"images": 10_000, "looped": 100, "width": 8, "depth": 8, "tc": 10, "rounds": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+def network_and_images(images: int, width: int = 8) -> tuple[DenseMLP, Tensor]:
     torch.manual_seed(0)
-    shape = {name: getattr(given, name) for name in ("width", "depth", "tc")}
-    models = [create_model("dense_mlp", 10, (784,), **shape) for _ in range(16)]
-    x = torch.rand(given.images, 784)
-    few = x[: given.looped]
-    loops = {"autograd": by_autograd, "published": as_published, "plain": plainly}
-    works: dict[str, Callable[[], float]] = {
-        name: lambda loop=loop: torch.cat(list(loop(models[0], few))).mean().item() for name, loop in loops.items()
-    }
-    works["ours"] = lambda: ldi(models[0], x).mean
-    works["ours, a 16th of the images, 16 networks"] = lambda: ldi_many(models, x[: given.images // 16])[0].mean
-    best = {name: min(seconds(work)[0] for _ in range(given.rounds)) for name, work in works.items()}
-    best |= {name: best[name] * given.images / given.looped for name in loops}
-    expected = ldi(models[0], few, batch_size=len(few)).mean
-    print(f"{given.images} images, {shape}, one thread; CPU s, and how often ours fits into it")
-    for name, cost in best.items():
-        if name in loops:
-            error = abs(works[name]() - expected)
-            print(f"{name:>40} {cost:8.2f} {cost / best['ours']:7.1f}x   mean differs by {error:.0e}")
-        else:
-            print(f"{name:>40} {cost:8.2f}")
+    return create_model("dense_mlp", 10, (784,), width=width, depth=8, tc=10), torch.rand(images, 784)
 
+
+def against(loop: Callable[[DenseMLP, Tensor], Iterator[Tensor]], looped: int, small: bool) -> Ways:
+    model, x = network_and_images(100 if small else 10_000)
+    few = x[: 2 if small else looped]
+    mean, expected = torch.cat(list(loop(model, few))).mean().item(), ldi(model, few, batch_size=len(few)).mean
+    assert abs(mean - expected) < 1e-5, f"{loop.__name__} finds {mean}, ours {expected}"
+    return Ways(lambda: ldi(model, x), lambda: list(loop(model, few)), more=len(x) / len(few))
+
+
+LOOPS = {
+    "a tight loop over samples": partial(against, tightly, 100),
+    "the published program": partial(against, as_published, 30),
+    "autograd's Jacobians": partial(against, by_autograd, 10),
+}
+ROWS = [Row("LDI, 10,000 images, MLP 8 wide, 8 deep", rival, ">= 10", ways) for rival, ways in LOOPS.items()]
 
 if __name__ == "__main__":
-    main()
+    main(ROWS, __doc__)
