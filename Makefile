@@ -2,6 +2,7 @@
 # make test   the tests, two at a time (WORKERS=8: eight)
 # make faults   1,000 injected faults, and what came of them (under an hour on two cores)
 # make lowest   the tests with the oldest versions that pyproject.toml admits, in an environment of their own
+# make bench  every speed against its rival and its aim: a table, JSON and figures (under 15 minutes on two quiet cores)
 # make gpu    what has to work on a GPU, and how fast it is, in under 8 minutes; needs a GPU and no more than torch and timm
 # make lab    JupyterLab on this machine only, with its token
 # Each sets up what it needs first; the second call starts at once. In the conda environment "research" that is used.
@@ -9,13 +10,15 @@
 ifeq ($(CONDA_DEFAULT_ENV),research)
 BIN := $(CONDA_PREFIX)/bin
 INSTALLED :=
+RIVALS :=
 else
 BIN := .venv/bin
 INSTALLED := .venv/installed
+RIVALS := .venv/rivals
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test slow faults gpu lowest lab install lint docs pins
+.PHONY: demo test slow faults bench gpu lowest lab install lint docs pins
 
 # One GPU trains on one process; several, or none, on two
 PROCESSES ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | grep -c ^GPU)),1,2)
@@ -54,6 +57,9 @@ lowest: $(INSTALLED)
 	PYTHON=$(or $(PYTHON),python3.11) CONSTRAINTS=build/lowest.txt .ci/install .venv-lowest
 	PATH=$(CURDIR)/.venv-lowest/bin:$$PATH $(TESTS)
 
+bench: $(INSTALLED) $(RIVALS)
+	OMP_NUM_THREADS=1 python tests/benchmarks/suite.py
+
 # in whatever environment there is: a machine with a GPU often has its own, and no network to make another
 gpu:
 	$(or $(PYTHON),python3) tests/gpu/check.py --out runs/gpu-check-$$(date +%Y%m%d-%H%M%S).json
@@ -76,6 +82,12 @@ install: $(INSTALLED)
 
 .venv/installed: pyproject.toml constraints.txt .ci/install
 	.ci/install .venv
+	@touch $@
+
+# Composer asks for an older torch than this one, with which it trains all the same; without it its row says so
+.venv/rivals: .venv/installed tests/benchmarks/composer.txt
+	EXTRAS=dev,bench .ci/install .venv
+	-uv pip install --python .venv/bin/python -c constraints.txt --overrides tests/benchmarks/composer.txt mosaicml
 	@touch $@
 
 pins: $(INSTALLED)
