@@ -6,8 +6,8 @@ while the runs are unchanged, and an ``**update**:`` under the entry once they h
 
 An entry has, in this order: the note; the command; what was run, when, where and by which commit and versions;
 departures from the recipe; counts of every network beside the one it substitutes; teachers with their own error;
-results over seeds; what each configuration is compared with; what calls for a second look; which runs are still to
-finish, and when; curves; hidden marks.
+results over seeds; what the study was made to compare, and what each configuration is compared with; what calls for a
+second look; which runs are still to finish, and when; curves; hidden marks.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from research.errors import UsageError
 from research.files import read_json
 from research.frames import Runs, load_runs
 from research.frames.groups import Group, group_runs
+from research.frames.plans import confirming, planned_text
 from research.layers.spec import parse_spec
 from research.log.provenance import (
     circumstances,
@@ -65,17 +66,18 @@ def append(
     names, runs = ", ".join(runs["name"]), runs.understood()
     if not len(runs):
         raise UsageError(f"no entry: this version knows the parameters of none of {names}")
-    marks = {name: _state(Path(directory)) for name, directory in zip(runs["name"], runs["dir"], strict=True)}
+    marks = {directory.name: _state(directory) for directory in [*map(Path, runs["dir"]), *confirming(runs)]}
     if logbook.has(marks, path):
         return None
     groups = group_runs(runs)
     compared = comparisons(groups, runs)
     figures = [("curves", _curves(runs, compared))] if runs["epoch"].max() else []
-    return logbook.append(title or _title(groups), entry(groups, compared, note), figures, (), path, folder, marks)
+    text = entry(groups, compared, note, planned_text(runs))
+    return logbook.append(title or _title(groups), text, figures, (), path, folder, marks)
 
 
-def entry(groups: Sequence[Group], compared: Mapping[Group, Group], note: str = "") -> str:
-    """The text of the entry; ``compared`` is that of :func:`comparisons`."""
+def entry(groups: Sequence[Group], compared: Mapping[Group, Group], note: str = "", planned: str = "") -> str:
+    """The text of the entry; ``compared`` is that of :func:`comparisons`, ``planned`` that of :func:`planned_text`."""
     networks, uncounted = _networks([*groups, *compared.values()])
     parts = [
         note,
@@ -85,6 +87,7 @@ def entry(groups: Sequence[Group], compared: Mapping[Group, Group], note: str = 
         _counts(groups, networks),
         teachers(groups),
         results_text(groups, networks),
+        planned,
         compared_text(compared, groups, networks),
         _attention(groups),
         _checks(groups, uncounted),

@@ -19,6 +19,7 @@ from research.frames.groups import compare_groups, group_runs, label_changes, re
 from research.log import entries
 from research.log.provenance import command, command_of
 from research.parameters.assignments import parse_assignments
+from research.runs.plans import record
 from research.runs.run import Run
 
 TODAY = date.today().isoformat()
@@ -193,6 +194,24 @@ def test_same_runs_again_append_nothing_and_more_of_them_update_the_entry(write,
     assert kept + other == by_hand and "35.00 ± 7.07" in added and added.count("<!-- run:a") == 2
     (here / "runs" / "a1" / "status.json").write_text(json.dumps({"status": "interrupted", "epoch": 1}))
     assert entries.append(load_runs("runs"), "Title") and entries.append(load_runs("runs"), "Title") is None
+
+
+def test_an_entry_says_what_was_planned_and_is_updated_once_that_is_confirmed(write, here):
+    for seed, errors in enumerate([(3.0, 2.0), (4.0, 2.5), (5.0, 2.0)]):
+        write(f"s-slow-seed-{seed}", seed=seed, errors=errors, lr=0.05)
+        write(f"s-plain-seed-{seed}", seed=seed, errors=(9.0, 8.0 + seed))
+    said = {"text": "", "contrasts": [["slow", "plain"]], "margin": None, "confirm_seeds": [7], "confirming": {}}
+    said |= {"arms": {f"s-{arm}-seed-{seed}": arm for arm in ("slow", "plain") for seed in range(3)}}
+    record(here / "runs", "s", said, [])
+    text = entries.append(load_runs("runs", "s-*"), "Title").read_text()
+    assert "| slow | plain | planned | -6.83 [" in text and "Not confirmed on fresh seeds." in text
+    for arm, error in (("slow", 2.0), ("plain", 9.0)):
+        write(f"confirm-s-{arm}-seed-7", seed=7, errors=(error,), lr=0.05 if arm == "slow" else 0.1)
+    record(here / "runs", "s", said | {"confirming": {f"confirm-s-{arm}-seed-7": arm for arm in ("slow", "plain")}}, [])
+    text = entries.append(load_runs("runs", "s-*"), "Title").read_text()
+    _, added = text.split("**update**")
+    assert "| slow | plain | planned | -6.83 [" in added and "| -7.00 |" in added and "Fresh seeds: 7." in added
+    assert entries.append(load_runs("runs", "s-*"), "Title") is None
 
 
 def test_lone_configuration_is_compared_with_the_newest_one_before_it(write, here):

@@ -1,0 +1,145 @@
+"""What studies planned, beside what came of it: their contrasts, and the values that were tried for each arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from research.files import read_json
+from research.frames import Runs, load_runs
+from research.frames.comparison import compare
+from research.frames.groups import run_results
+from research.frames.tables import markdown, notes, readable
+from research.runs.paths import RunPaths
+from research.runs.plans import Plan, read_plans
+from research.runs.status import DIVERGED, recorded
+
+HEADS = {"arm": "arm", "against": "against", "chosen": "chosen"}
+TRIALS = ["study", "arm", "over", "value", "seed", "top1", "chosen"]
+
+
+def plans_of(runs: Runs) -> Iterator[tuple[Path, Plan]]:
+    """The plans of the studies that any of ``runs`` belong to, each with the folder of its runs."""
+    for folder in dict.fromkeys(Path(directory).parent for directory in runs["dir"]):
+        names = {Path(directory).name for directory in runs["dir"] if Path(directory).parent == folder}
+        for plan in read_plans(folder):
+            if names & {*plan.arms, *plan.confirming}:
+                yield folder, plan
+
+
+def confirming(runs: Runs) -> list[Path]:
+    """The folders of the runs that confirm what the studies of ``runs`` found, as far as there are any."""
+    found = [folder / name for folder, plan in plans_of(runs) for name in plan.confirming]
+    return [directory for directory in found if RunPaths(directory).config.is_file()]
+
+
+def results_of(folder: Path, arms: Mapping[str, str], result: str = "top1_err") -> dict[str, pd.Series]:
+    """``result`` by seed of the finished runs of every arm; ``arms`` are names of runs -> their arm."""
+    runs = _finished(folder, arms)
+    found = run_results(runs).dropna(subset=result) if len(runs) else pd.DataFrame(columns=["seed", result])
+    own = [arms[name] for name in found.index]
+    return {arm: part.set_index("seed")[result] for arm, part in found.groupby(own, sort=False)}
+
+
+def _finished(folder: Path, names: Iterable[str]) -> Runs:
+    there = [name for name in names if RunPaths(folder / name).config.is_file()]
+    runs = load_runs(folder, there) if there else Runs(columns=["name", "status"])
+    return runs[runs["status"] == "finished"]
+
+
+def contrasts(folder: Path, plan: Plan, result: str = "top1_err") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The contrasts of a study, compared on its own seeds and, a second table, on the fresh seeds that confirm them.
+
+    Rows of :func:`research.frames.comparison.compare` with ``chosen``: "planned" if the contrast was named before a run
+    of either arm began, else "after". All that were ever named count, where both arms have a result.
+    """
+    tables = []
+    for arms in (plan.arms, plan.confirming):
+        found = results_of(folder, arms, result)
+        named = [pair for pair in plan.contrasts if {*pair} <= found.keys()]
+        table = compare(found, named, margin=plan.margin)
+        tables.append(table.assign(chosen=["planned" if plan.contrasts[pair] else "after" for pair in named]))
+    return tables[0], tables[1]
+
+
+def planned_text(runs: Runs) -> str:
+    """What the studies of ``runs`` were made to compare and what came of it, as Markdown; "" for runs of no study.
+
+    The first result stands beside the one on fresh seeds; the two are never one.
+    """
+    paragraphs = []
+    for folder, plan in plans_of(runs):
+        paragraphs += [*_compared(plan, *contrasts(folder, plan)), *_confirmed(plan, runs), *_values(folder, plan)]
+    return "\n\n".join(paragraphs)
+
+
+def _compared(plan: Plan, first: pd.DataFrame, fresh: pd.DataFrame) -> Iterator[str]:
+    if not plan.contrasts:
+        yield f"The study {plan.study} named no contrast: all that is compared was chosen after."
+    if len(first):
+        pairs = ["arm", "against"]
+        table = readable(first, HEADS, margin=plan.margin)
+        if len(fresh):
+            there = readable(fresh, {name: name for name in pairs})
+            there = there[[*pairs, "difference [95 %]", "p (Holm)", "verdict"]]
+            there = there.rename(columns=lambda name: name if name in pairs else f"{name}, fresh seeds")
+            table = table.merge(there, "left", on=pairs).fillna("")
+        yield (
+            f"What the study {plan.study} was made to compare, by top-1 error after the last epoch, in points. "
+            "Planned: named before a run of either arm began; after: named later."
+        )
+        yield markdown(table)
+        yield notes(first, plan.margin)
+    known = set(zip(first["arm"], first["against"], strict=True))
+    if waiting := [" - ".join(pair) for pair in plan.contrasts if pair not in known]:
+        yield f"Named, and without a result yet: {', '.join(waiting)}."
+
+
+def _confirmed(plan: Plan, runs: Runs) -> Iterator[str]:
+    if plan.confirmation:
+        seeds = ", ".join(map(str, plan.confirmation["confirm_seeds"]))
+        yield f"Fresh seeds: {seeds}. Theirs is the size to cite, because the first result could be picked from."
+        if set(runs["name"]) & plan.confirming.keys():
+            yield "Runs that confirm are among those of this entry: other tables in it pool them with the first."
+    elif plan.contrasts:
+        yield "Not confirmed on fresh seeds."
+
+
+def _values(folder: Path, plan: Plan) -> Iterator[str]:
+    """A sentence on the values that arms were given, where they were chosen."""
+    tried = _trials(folder, plan)
+    told = []
+    for arm, part in tried.groupby("arm", sort=False):
+        value = part.loc[part["chosen"], "value"].iloc[0]
+        edge = pd.api.types.is_numeric_dtype(part["value"]) and value in (part["value"].min(), part["value"].max())
+        told.append(f"{arm} {value}{', at the edge of what was tried' if edge else ''}")
+    if told:
+        over, images = plan.select["over"], plan.select["on"]["holdout"]
+        yield f"Each arm has its own {over}, chosen on {images:,} training images held out: {'; '.join(told)}."
+
+
+def trials(runs: Runs) -> pd.DataFrame:
+    """Every run that tried a value for an arm of the studies of ``runs``: TRIALS, top-1 (%) on the images held out.
+
+    ``top1`` is that of the last epoch, NaN where the run diverged; ``chosen`` tells the best value of each arm.
+    """
+    frames = [_trials(folder, plan) for folder, plan in plans_of(runs)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TRIALS)
+
+
+def _trials(folder: Path, plan: Plan) -> pd.DataFrame:
+    rows = []
+    for name, (arm, value) in plan.trying.items():
+        said = recorded(folder / name)
+        diverged = said["status"] == "failed" and DIVERGED in said.get("message", "")
+        if said["status"] == "finished" or diverged:
+            seed = read_json(RunPaths(folder / name).config, {}).get("seed", 0)
+            top1 = math.nan if diverged else said["last_top1"]
+            rows.append((plan.study, arm, plan.select["over"], value, seed, top1))
+    table = pd.DataFrame(rows, columns=TRIALS[:-1])
+    means = table.fillna({"top1": -math.inf}).groupby(["arm", "value"], sort=False)["top1"].mean()
+    best = {arm: part.idxmax() for arm, part in means.groupby("arm", sort=False)}
+    return table.assign(chosen=[best[pair[0]] == pair for pair in zip(table["arm"], table["value"], strict=True)])
