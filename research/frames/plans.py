@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from research.errors import UsageError
 from research.files import read_json
 from research.frames import Runs, load_runs
 from research.frames.comparison import compare
@@ -65,11 +66,17 @@ def contrasts(folder: Path, plan: Plan, result: str = "top1_err") -> tuple[pd.Da
     return tables[0], tables[1]
 
 
-def planned_text(runs: Runs) -> str:
+def planned_text(runs: Runs | str) -> str:
     """What the studies of ``runs`` were made to compare and what came of it, as Markdown; "" for runs of no study.
 
-    The first result stands beside the one on fresh seeds; the two are never one.
+    ``runs`` may be a folder or a pattern, where there need not be any. The first result stands beside the one on fresh
+    seeds; the two are never one.
     """
+    if isinstance(runs, str):
+        try:
+            runs = load_runs(runs)
+        except UsageError:
+            return ""
     paragraphs = []
     for folder, plan in plans_of(runs):
         paragraphs += [*_compared(plan, *contrasts(folder, plan)), *_confirmed(plan, runs), *_values(folder, plan)]
