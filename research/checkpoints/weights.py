@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,60 @@ def read(path: Path, ema: bool = False) -> Weights:
     return Weights(tensors, network if isinstance(network, str) else "")
 
 
-def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
+@dataclass(frozen=True)
+class Training:
+    """How far a training had come: the states of its optimizer, loss scale and methods, and its epochs done."""
+
+    optimizer: dict[str, Any]
+    epoch: int
+    scaler: dict[str, Any]
+    hooks: dict[str, Any] = field(default_factory=dict)
+
+
+def read_training(path: Path) -> Training:
+    """How far the training in ``path`` had come; the weights in it are :func:`read`.
+
+    Raises:
+        UsageError: the file has no optimizer, or does not say its epoch.
+    """
+    content = _content(path)
+    optimizer, epoch = content.get("optimizer"), content.get("epoch")
+    if not isinstance(optimizer, dict) or "state" not in optimizer or not isinstance(epoch, int):
+        raise UsageError(
+            f"{path}: no training to continue: expected weights, optimizer and epoch, found "
+            f"{', '.join(map(str, list(content)[:8]))}; init={path} starts from its weights alone"
+        )
+    return Training(optimizer, epoch, content.get("amp_scaler") or {})
+
+
+def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object, except_for: Collection[str] = ()) -> None:
     """Put ``tensors`` into ``model``: every name and shape must fit, once prefixes of wrappers are taken off.
+
+    Those in ``except_for`` stay as they are in ``model``.
+
+    Raises:
+        UsageError: something is missing, left over or of another shape; says how much, and the first few names.
+    """
+    tensors = fitted(model, tensors, where, except_for)
+    try:
+        model.load_state_dict(tensors, strict=False)
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # of types that cannot be copied into weights
+        raise UsageError(f"{where}: cannot be loaded: {str(error).partition(chr(10))[0]}") from None
+
+
+def other_head(model: nn.Module, tensors: dict[str, Tensor], classes: int) -> list[str]:
+    """The names among ``tensors`` of a classifier for another number of classes than that of ``model``, ``classes``."""
+    own = model.state_dict()
+    return [
+        name
+        for name, value in without_prefix(tensors, own).items()
+        if name in own and value.ndim and value.shape != own[name].shape
+        if own[name].shape[:1] == (classes,) and value.shape[1:] == own[name].shape[1:]
+    ]
+
+
+def fitted(model: nn.Module, tensors: dict[str, Tensor], where: object, except_for: Collection[str] = ()) -> dict:
+    """``tensors`` by the names that they have in ``model``; those in ``except_for`` are left out and may be missing.
 
     Raises:
         UsageError: something is missing, left over or of another shape; says how much, and the first few names.
@@ -65,12 +118,13 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object) -> No
     odd = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_nested]
     if odd:
         raise UsageError(f"{where}: {_few(odd)}: expected dense tensors")
-    tensors = _without_prefix(tensors, own)
+    tensors = {name: value for name, value in without_prefix(tensors, own).items() if name not in except_for}
     shared = {id(own[name]) for name in tensors if name in own}  # safetensors keep a shared weight under one name
     missing = [
         name
         for name, value in own.items()
-        if name not in tensors and id(value) not in shared and not name.endswith("num_batches_tracked")
+        if name not in tensors and name not in except_for and id(value) not in shared
+        if not name.endswith("num_batches_tracked")
     ]
     unexpected = [name for name in tensors if name not in own]
     reshaped = [
@@ -82,10 +136,7 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], where: object) -> No
     problems = [f"{len(names)} {what} ({_few(names)})" for what, names in told.items() if names]
     if problems:
         raise UsageError(f"{where}: not weights of this network: {'; '.join(problems)}; give its model=… and dataset=…")
-    try:
-        model.load_state_dict(tensors, strict=False)
-    except (RuntimeError, TypeError, NotImplementedError) as error:  # of types that cannot be copied into weights
-        raise UsageError(f"{where}: cannot be loaded: {str(error).partition(chr(10))[0]}") from None
+    return tensors
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -117,9 +168,9 @@ def _is_state(value: Any) -> bool:
     return all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
 
 
-def _without_prefix(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` without the prefixes of wrappers, which are removed as long as no name is one of the network's."""
-    while not tensors.keys() & own.keys():
+def without_prefix(tensors: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """``tensors`` without the prefixes of wrappers, removed as long as no name is one of the network's own."""
+    while not tensors.keys() & set(own):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
         if prefix is None:
             break

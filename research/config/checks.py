@@ -79,6 +79,28 @@ def check_model_and_data(values: dict[str, Any], wrong: Collection[str]) -> list
     return problems
 
 
+def problems_of_init(name: str) -> list[str]:
+    """What is wrong with ``init`` where it names a network of a library."""
+    from research.models import check_model  # torch takes seconds
+    from research.models.libraries import PUBLISHED
+
+    return [f"init: {problem}" for problem in check_model(name, {})] if name.partition(":")[0] in PUBLISHED else []
+
+
+def inputs_of_init(values: Mapping[str, Any]) -> dict[str, list[float]]:
+    """``mean`` and ``std`` that the published weights ``init`` know, where those of the data would differ."""
+    from research.data.datasets import describe  # torch takes seconds
+    from research.models.libraries import preparation
+
+    dataset, given = describe(values["dataset"]), values["data_args"]
+    record = preparation(values["init"])
+    if not record or dataset.kind == "vectors" or {"mean", "std", "normalize"} & given.keys():
+        return {}
+    if len(record.mean) != dataset.shape[0] or (record.mean, record.std) == (dataset.mean, dataset.std):
+        return {}
+    return {"mean": list(record.mean), "std": list(record.std)}
+
+
 def as_used(given: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` with numbers, lists of numbers and booleans as in ``used``, in JSON types; without defaults."""
     told = plain(dict(given))
@@ -123,6 +145,8 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"min_lr={v['min_lr']:g}: must not exceed lr={v['lr']:g}")
     if (v["schedule"] == "table") != bool(v["lr_table"]):
         problems.append(f"lr_table={v['lr_table']!r}: schedule=table needs it, and only that schedule has it")
+    if v["init"] and v["continue_from"]:
+        problems.append("init and continue_from: both say what weights begin with; give one")
     if v["schedule_by"] == "step_executed" and v["schedule"] != "cosine":
         problems.append(f"schedule_by=step_executed: is how GraM's trainer moves schedule=cosine, not {v['schedule']}")
     if list(v["milestones"]) != sorted(set(v["milestones"])):

@@ -16,6 +16,8 @@ from research.config.checks import (
     check_model_and_data,
     check_substitute,
     contradictions,
+    inputs_of_init,
+    problems_of_init,
     problems_without_effect,
     without_defaults,
 )
@@ -48,6 +50,10 @@ class Config:
     model_args: Annotated[Mapping, "arguments of the network's constructor"] = field(default_factory=dict)
     substitute: Annotated[str, "layers in the place of convolutions: see `research substitutes`"] = ""
     data_args: Annotated[Mapping, "augmentation and arguments of the data set"] = field(default_factory=dict)
+    init: Annotated[str, "weights to start from: a run, a file, torchvision:NAME or timm:NAME; empty = drawn"] = ""
+    continue_from: Annotated[
+        str, "training to continue: a run, or a checkpoint with weights, optimizer and epoch; epochs count on"
+    ] = ""
     seed: Annotated[int, NotNegative, "decides initial weights, order, augmentation and every method's draws"] = 0
     order_seed: Annotated[int | None, NotNegative, "of order and augmentation of the training data; none = seed"] = None
     mask_seed: Annotated[int | None, NotNegative, "of what methods draw: masks, growth, ties; none = seed"] = None
@@ -217,6 +223,11 @@ def _checked(owner: type[Config], merged: Merged) -> tuple[dict[str, Any], list[
         values["substitute"], found = check_substitute(values["substitute"])
         problems += found
     found = check_model_and_data(values, wrong)
+    if ":" in values["init"] and "init" not in wrong:
+        found += problems_of_init(values["init"])
+        if not found and not wrong and not problems and (inputs := inputs_of_init(values)):
+            values["data_args"] |= inputs
+            merged.notes.append(f"init={values['init']}: inputs are normalised as its weights know them, {inputs}")
     problems = merged.problems + problems + found
     return values, problems if wrong else problems + contradictions(values)
 

@@ -60,6 +60,7 @@ class Run:
     train_loader: Loader
     val_loader: Loader
     hooks: dict[str, Hook]
+    began_with: list[str]  # notes of what its weights began with, where they were not drawn
     sources: dict[Hook, dict[str, Any]]  # what they start from, see research.hooks.base.Source
     device: torch.device
     inputs: Tensor  # of the current micro-batch

@@ -19,6 +19,7 @@ from research.errors import UsageError
 from research.runs import metrics
 from research.runs.run import Run, differences
 from research.runs.status import recorded
+from research.training.beginnings import continue_training
 from research.training.meter import Meter
 from research.training.outcome import Stopped
 
@@ -113,6 +114,7 @@ def resume(run: Run) -> Meter:
     state = newest_state(run, notes)
     if state is None:
         begin(run, notes)
+        notes += continue_training(run)
     else:
         restore(run, meter, state)
         if run.rank == 0:

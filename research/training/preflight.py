@@ -19,7 +19,8 @@ from research.layers.sync_norm import synchronise
 from research.models import check_model, create_model
 from research.models.dry_run import WithoutInitialValues
 from research.runs.network import Outline
-from research.training.sources import check_sources
+from research.training.beginnings import check_beginning
+from research.training.sources import check_sources, own_source
 
 
 def preflight(config: Config, coming: Collection[Path] = (), devices: bool = True) -> DataInfo:
@@ -80,8 +81,10 @@ def check_network(config: Config, info: DataInfo) -> None:
     alone = config.processes * config.nodes == 1 or not config.sync_bn  # a batch norm with its process's images
     if alone and config.batch_size == config.processes * config.nodes * config.accumulation:
         check_single_images(config, info)
-    if config.hooks or config.sync_bn:
-        check_methods(config, Outline.of(config, info.classes, info.shape, info.train))
+    if config.hooks or config.sync_bn or own_source(config):
+        outline = Outline.of(config, info.classes, info.shape, info.train)
+        check_beginning(config, outline, info.classes)
+        check_methods(config, outline)
     elif config.substitute:
         with WithoutInitialValues():
             model = create_model(config.model, info.classes, info.shape, **config.model_args)

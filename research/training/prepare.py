@@ -18,6 +18,7 @@ from research.network_protocols import ScalesDecay
 from research.resources import decide
 from research.runs.network import build_network, pick_device
 from research.runs.run import Run
+from research.training.beginnings import begin_weights
 from research.training.sources import load_sources
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,6 +31,7 @@ def prepare(run: Run) -> None:
     run.steps_per_epoch, run.epochs = len(run.train_loader), config.total_epochs
     run.criterion = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
     run.sources = load_sources(run)
+    begin_weights(run)
     for hook in run.hooks.values():
         hook.setup(run)
     run.model.to(run.device)  # with what the hooks put in

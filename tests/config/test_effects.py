@@ -67,6 +67,8 @@ SHOWN_BY = {  # tests of what these do when something goes wrong
     "hang_minutes": "tests/launcher/test_interruption.py",
     "join_minutes": "tests/launcher/test_nodes.py",
     "start_over": "tests/training/test_checkpointing.py",
+    "init": "tests/training/test_beginnings.py",
+    "continue_from": "tests/training/test_beginnings.py",
     "checkpoint_minutes": "tests/training/test_train.py",
 }
 SEEN = {"channels_last", "compile", "deterministic", "sync_bn", "loader", "data_root", "download", "workers", "name"}

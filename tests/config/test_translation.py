@@ -174,6 +174,26 @@ def test_evaluation_of_power_grad_s_checkpoints():
     assert words == ["evaluate", "runs/mine"] and "untrained" in notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("command", "field", "value"),
+    [
+        (f"{POWER_GRAD.strip()[:-1]} --resume a/last.pth.tar", "continue_from", "a/last.pth.tar"),
+        (f"{POWER_GRAD.strip()[:-1]} --initial-checkpoint a.pth.tar", "init", "a.pth.tar"),
+        (f"{POWER_GRAD.strip()[:-1]} --pretrained", "init", "timm:resnet18"),
+        ("python imagenet.py -a resnet18 --resume c.pth.tar", "continue_from", "c.pth.tar"),
+        ("python imagenet.py -a resnet18 --pretrained", "init", "torchvision:resnet18"),
+        ("main.py --rewire --resume ./runs/mnist_mlp_0", "init", "./runs/mnist_mlp_0"),
+        (
+            "bash tools/dist_train.sh 1 configs/strategies/GraM/resnet.yaml resnet18 --resume e/last.pth.tar",
+            "continue_from",
+            "e/last.pth.tar",
+        ),
+    ],
+)
+def test_commands_that_start_from_weights(command, field, value):
+    assert getattr(one(command)[0], field) == value
+
+
 # -- NN-Mass ------------------------------------------------------------------------------------------------------
 
 
