@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, style
+from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, seeds, style
 from research.measures.cost import Cost
 
 BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
@@ -59,7 +59,7 @@ def error_against_cost(
 
     ``points`` and ``reference`` have the columns of :mod:`research.frames.budgets`. Filled markers were trained with a
     teacher, hollow ones without. Points of one ``configuration``, or of published ones without one those that differ in
-    nothing that is known, are one, with a bar of one standard deviation; points of one family and network are joined.
+    nothing that is known, are one: seeds as dots and their mean. Means of one family and network are joined.
     ``reference`` points are grey, each by itself.
 
     Raises:
@@ -69,7 +69,7 @@ def error_against_cost(
         raise UsageError("there is no error with a known cost to draw")
     same = ["network", "dataset", "family", "distilled", "setting", "params", "mult_adds"]
     same += [name for name in ("configuration",) if name in points]
-    means = points.groupby(same, dropna=False)["top1_err"].agg(["mean", "std", "count"]).reset_index()
+    means = points.groupby(same, dropna=False)["top1_err"].agg(mean="mean", values=tuple).reset_index()
     families = [family for family in (*LOOKS, *sorted(set(means["family"]))) if family in set(means["family"])]
     families = list(dict.fromkeys(families))
     with style():
@@ -81,15 +81,8 @@ def error_against_cost(
             for (_, family, distilled), rows in means.dropna(subset=cost).groupby(["network", "family", "distilled"]):
                 rows = rows.sort_values(cost)
                 colour = look(family).colour
-                axis.errorbar(
-                    rows[cost],
-                    rows["mean"],
-                    rows["std"].fillna(0.0),
-                    color=colour,
-                    linewidth=0,
-                    elinewidth=0.8,
-                    zorder=3,
-                )
+                for place, values in zip(rows[cost], rows["values"], strict=True):
+                    seeds(axis, place, values, colour)
                 if rows[cost].nunique() > 1 and family != "dense":
                     axis.plot(
                         rows[cost], rows["mean"], color=colour, linestyle="-" if distilled else ":", linewidth=0.7

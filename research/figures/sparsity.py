@@ -1,4 +1,4 @@
-"""Sparse training: error against density, where the weights are and move to, and how many come and go.
+"""Sparse training: error at each density, where the weights are and move to, and how many come and go.
 
 Frames are those of :mod:`research.frames.sparse`.
 """
@@ -15,8 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, style
+from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, seeds, style
+from research.frames.comparison import mean_interval
 from research.frames.sparse import NAMES
+from research.frames.tables import levels
 
 BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
 GREY = "0.6"
@@ -62,12 +64,13 @@ def dense_looks(points: pd.DataFrame) -> dict[str, Look]:
 
 
 def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """Top-1 error against density, both logarithmic, a panel a data set; colour and marker are the method.
+    """Top-1 error at each density: a strip a density, and in it the arms of that budget side by side.
 
-    Filled: own runs (:func:`~research.frames.sparse.sparse_points`), mean and one standard deviation over seeds, half
-    filled where the sparsity is spread over layers as in Erdos-Renyi graphs; methods of one density stand side by
-    side. Hollow: ``published`` results of the same data and models, in the method's colour where they were trained for
-    as many epochs, grey otherwise.
+    Filled: own runs (:func:`~research.frames.sparse.sparse_points`), seeds as dots, mean and its 95 % interval; half
+    filled where the sparsity is spread over layers as in Erdos-Renyi graphs. Hollow: ``published`` results of the same
+    data, models and densities, in the method's colour where they were trained for as many epochs, else grey. Densities
+    up to a tenth apart are one strip, named by its least and largest; places within a strip mean nothing. A row a data
+    set.
 
     Raises:
         UsageError: there is no point.
@@ -78,17 +81,16 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
     methods = [method for method in NAMES if method in set(points["method"])]
     dense = dense_looks(points)
     with style():
-        width = PAGE if len(datasets) > 1 else 4.6
-        figure, axes = plt.subplots(1, len(datasets), figsize=(width, 3.4), squeeze=False, layout="constrained")
-        for axis, dataset in zip(axes[0], datasets, strict=True):
+        figure, axes = plt.subplots(
+            len(datasets), 1, figsize=(PAGE, 0.9 + 2.5 * len(datasets)), squeeze=False, layout="constrained"
+        )
+        for axis, dataset in zip(axes[:, 0], datasets, strict=True):
             own = points[points["dataset"] == dataset]
             known = published[published["dataset"] == dataset] if published is not None else own[:0]
-            _own_points(axis, own, methods, dense)
-            _published_points(axis, known, methods, set(own["epochs"]))
-            axis.set(xscale="log", yscale="log", xlabel=f"density (% of the dense network's parameters), {dataset}")
-            number_log_axis(axis.xaxis)
+            _strips(axis, own, known[known["method"].isin(methods)], dense)
+            axis.set(yscale="log", xlabel=f"density (% of the dense network's parameters), {dataset}")
+            axis.set_ylabel("top-1 error (%)")
             number_log_axis(axis.yaxis)
-        axes[0, 0].set_ylabel("top-1 error (%)")
         handles = [_handle(*own, name) for name, own in dense.items()]
         handles += [_handle(look(m).colour, look(m).marker, NAMES[m]) for m in methods if m != "dense"]
         if (points["distribution"] != "uniform").any():
@@ -101,34 +103,49 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
     return figure
 
 
-def _own_points(axis: Axes, own: pd.DataFrame, methods: list[str], dense: dict[str, Look]) -> None:
+def _strips(axis: Axes, own: pd.DataFrame, known: pd.DataFrame, dense: dict[str, Look]) -> None:
+    """Draw every arm of ``own`` in a place of its own, and what is ``known`` of its method and budget beside it."""
     same = ["configuration", "method", "distribution"]
-    for (name, method, distribution), rows in own.groupby(same, sort=False):
-        colour, marker = dense.get(name, look(method))
-        error = 100 - rows["top1"]
-        spread = error.std() if len(error) > 1 else 0.0
-        lower = min(spread, 0.9 * error.mean())  # an error below 0 has no place on the axis
-        axis.errorbar(
-            _beside(rows["density"].mean(), *((name, list(dense)) if name in dense else (method, methods))),
-            error.mean(), [[lower], [spread]],
-            fmt=marker, color=colour, markersize=MARKER, elinewidth=0.8, zorder=4,
-            fillstyle="full" if distribution == "uniform" else "left", markerfacecoloralt="white",
-        )  # fmt: skip
+    mean = own["density"].groupby([own[name] for name in same]).transform("mean")
+    budgets = levels([*mean, *known["density"]], 0.1)
+    own, known = own.assign(budget=mean.map(budgets)), known.assign(budget=known["density"].map(budgets))
+    epochs, ticks, place = set(own["epochs"]), {}, 0
+    for budget in [each for each in dict.fromkeys(budgets.values()) if (own["budget"] == each).any()]:
+        first, inside = place, known[known["budget"] == budget]
+        for method in dict.fromkeys([*NAMES, *own["method"]]):
+            arms = own[(own["method"] == method) & (own["budget"] == budget)].groupby(same, sort=False)
+            beside = inside[inside["method"] == method]
+            for at, ((name, _, distribution), rows) in enumerate(arms):
+                _arm(axis, place + at, rows, dense.get(name, look(method)), distribution)
+            _published(axis, place + 0.35 * (len(arms) > 0), beside, epochs)
+            place += max(len(arms), len(beside) > 0)
+        ticks[(first + place - 1) / 2] = budget
+        axis.axvline(place - 0.25, color="0.8", linewidth=0.6)
+        place += 0.5
+    axis.set_xticks(list(ticks), list(ticks.values()))
+    axis.set_xlim(-0.75, place - 0.75)
+    axis.grid(False, axis="x")
 
 
-def _published_points(axis: Axes, known: pd.DataFrame, methods: list[str], epochs: set[int]) -> None:
-    for row in known[known["method"].isin(methods)].itertuples():
+def _arm(axis: Axes, place: float, rows: pd.DataFrame, look: Look, distribution: str) -> None:
+    error = 100 - rows["top1"]
+    seeds(axis, place, error, look.colour)
+    mean, low, high = mean_interval(error)
+    if low == low:
+        axis.vlines(place, max(low, 0.1 * mean), high, color=look.colour, linewidth=0.8)  # the axis has no place for 0
+    axis.plot(
+        place, mean, look.marker, color=look.colour, markersize=MARKER, zorder=4,
+        fillstyle="full" if distribution == "uniform" else "left", markerfacecoloralt="white",
+    )  # fmt: skip
+
+
+def _published(axis: Axes, place: float, known: pd.DataFrame, epochs: set[int]) -> None:
+    for row in known.itertuples():
         colour = look(row.method).colour if row.epochs in epochs else GREY
         axis.plot(
-            _beside(row.density, row.method, methods), 100 - row.top1, marker=look(row.method).marker, linewidth=0,
-            markersize=MARKER, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=0.8, zorder=3,
+            place, 100 - row.top1, marker=look(row.method).marker, linewidth=0, markersize=MARKER,
+            markerfacecolor="none", markeredgecolor=colour, markeredgewidth=0.8, zorder=3,
         )  # fmt: skip
-
-
-def _beside(density: float, method: str, methods: list[str]) -> float:
-    """A place near ``density`` that is the method's own, so that methods of one density do not cover each other."""
-    sparse = [each for each in methods if each not in ("dense", "small")] if method in NAMES else methods
-    return density * 1.03 ** (sparse.index(method) - (len(sparse) - 1) / 2) if method in sparse else density
 
 
 def _handle(colour: str, marker: str, label: str, **more: object) -> Line2D:

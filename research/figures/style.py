@@ -64,7 +64,7 @@ def ramp(count: int) -> Sequence[tuple[float, ...]]:
 def seeds(axis: Axes, at: float, values: Iterable[float], colour) -> None:
     """Every seed as a dot at ``at``, since a mean and a deviation hide it where seeds fall into two groups."""
     values = list(values)
-    axis.scatter([at] * len(values), values, s=7, color=colour, alpha=0.45, linewidth=0, zorder=2)
+    axis.scatter([at] * len(values), values, s=8, color=colour, alpha=0.6, linewidth=0, zorder=2)
 
 
 def number_log_axis(axis: Axis, written: Callable[[float], str] = "{:g}".format) -> None:

@@ -20,16 +20,8 @@ from research.figures.sparsity import (
     reallocation,
 )
 from research.figures.style import number_log_axis, style
-from research.frames.sparse import (
-    beside_published,
-    densities_over_time,
-    events,
-    markdown,
-    network_history,
-    published_sparse,
-    sparse_points,
-    summary,
-)
+from research.frames.sparse import densities_over_time, events, network_history, published_sparse, sparse_points
+from research.frames.sparse_results import against_static, beside_published, markdown, summary
 from research.runs.run import Run
 from research.training.loop import fit
 
@@ -159,7 +151,8 @@ def test_every_figure_draws_its_frame(runs):
     points = sparse_points(runs)
     figure = error_against_density(points, published_sparse(["mnist_mlp"]).assign(dataset="digits"))
     (axis,) = figure.axes
-    assert axis.get_xscale() == axis.get_yscale() == "log" and len(axis.containers) == 7
+    assert (axis.get_xscale(), axis.get_yscale()) == ("linear", "log")
+    assert len([line for line in axis.lines if line.get_zorder() == 4]) == 7  # a mean each
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"DSR", "tied", "own, Erdos-Renyi", "published, other epochs"} <= labels
     by_layer = density_by_layer(densities_over_time(runs))
@@ -168,6 +161,54 @@ def test_every_figure_draws_its_frame(runs):
     shares = coverage_and_survival(network_history(runs))
     assert [len(a.lines) for a in shares.axes] == [5 - 1] * 3
     assert all(isinstance(each, Figure) for each in (figure, by_layer, shares))
+
+
+def test_arms_of_one_budget_stand_in_its_strip_each_in_a_place_of_its_own():
+    arms = {"dense": ("dense", 100.0, [98, 98.2]), "static": ("static_sparse", 2.3, [85, 85.4])}
+    arms |= {"RigL": ("rigl", 2.31, [96.5, 84]), "tied": ("tied", 2.4, [96, 96.2]), "DSR": ("dsr", 1.3, [93, 93.2])}
+    rows = [
+        {"configuration": name, "method": method, "density": density, "seed": seed, "top1": top1, "epochs": 3}
+        for name, (method, density, results) in arms.items()
+        for seed, top1 in enumerate(results)
+    ]
+    points = pd.DataFrame(rows).assign(dataset="mnist", distribution="uniform")
+    known = published_sparse(["mnist_mlp"])
+    (axis,) = error_against_density(points, known).axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1.3", "2.3-2.4", "100"]
+    means = {round(line.get_ydata()[0], 3): line.get_xdata()[0] for line in axis.lines if line.get_zorder() == 4}
+    static, rigl, tied = (means[error] for error in (14.8, 9.75, 3.9))
+    assert static < rigl < tied and means[6.9] < static and tied < means[1.9]
+    low, high = sorted(line.get_xdata()[0] for line in axis.lines if line.get_color() == "0.8")[:2]  # ends of strips
+    assert low < static and tied < high
+    dots = {(float(x), round(float(y), 3)) for each in axis.collections for x, y in each.get_offsets()}
+    assert {(rigl, 3.5), (rigl, 16.0)} <= dots  # a mean of 9.75 says neither
+
+
+def test_every_arm_is_compared_with_the_static_one_of_its_sparsity():
+    arms = {"uniform": ("static_sparse", "uniform", 0.9, 80), "er": ("static_sparse", "er", 0.9, 90)}
+    arms |= {
+        "DSR": ("dsr", "uniform", 0.9, 92),
+        "DSR 0.99": ("dsr", "uniform", 0.99, 50),
+        "dense": ("dense", "uniform", None, 98),
+    }
+    rows = [
+        {
+            "configuration": name,
+            "method": method,
+            "distribution": spread,
+            "sparsity": sparsity,
+            "seed": seed,
+            "top1": top1 + jitter,
+        }
+        for name, (method, spread, sparsity, top1) in arms.items()
+        for seed, jitter in enumerate(([0, 1, 2], [0, 1.5, 2])[method == "dsr"])
+    ]
+    points = pd.DataFrame(rows).assign(dataset="mnist", model="mnist_mlp").astype({"sparsity": float})
+    table = against_static(points)
+    assert table[["arm", "against"]].to_numpy().tolist() == [["uniform", "er"], ["DSR", "er"]]
+    assert table["difference"].tolist() == pytest.approx([-10, 2 + 0.5 / 3]) and math.isnan(table["p"][0])
+    chosen = against_static(points, [["DSR", "dense"]], margin=1)
+    assert chosen[["arm", "against"]].to_numpy().tolist() == [["DSR", "dense"]] and chosen["needed"].notna().all()
 
 
 def test_what_cannot_be_drawn_is_said(runs):

@@ -14,6 +14,7 @@ METHODS = {
     "dsr": {"dsr": {"sparsity": 0.9, "period": "3", "k": 200, "threshold": 0.01}},
     "prune": {"prune": {"sparsity": 0.9, "iterations": 4}},
     "tied": {"tied": {"sparsity": 0.9}},
+    "static": {"static_sparse": {"sparsity": 0.9}},
 }
 
 
@@ -29,7 +30,7 @@ def test_without_runs_it_shows_what_was_published(here, monkeypatch, capsys):
 
 def test_runs_of_several_methods_become_every_figure_and_one_entry(here, tiny):
     for name, hooks in METHODS.items():
-        for seed in (0, 1) if name == "dsr" else (0,):
+        for seed in (0, 1) if name in ("dsr", "static") else (0,):
             fit(Run.create(tiny(name=f"{name}-{seed}", epochs=1, seed=seed, hooks=hooks)))
     done = execute("analysis/sparsity", {"log": "log.md", "folder": "kept"}, progress=False)
     outputs = [output for cell in nbformat.read(done, 4).cells for output in cell.get("outputs", ())]
@@ -38,4 +39,5 @@ def test_runs_of_several_methods_become_every_figure_and_one_entry(here, tiny):
     links = re.findall(r"!\[.*\]\((.*)\)", log)
     assert len(links) == 4 and all((here / link).is_file() for link in links)
     assert re.search(r"^\| DSR 0.9 \| 2 \| \d+\.\d\d ± \d+\.\d\d \|  \| 5,\d{3} \| \d+\.\d\d \|", log, re.M)
-    assert len(re.findall(r"^\| (?:dense|DSR|pruning|tied)", log, re.M)) == 4
+    assert len(re.findall(r"^\| (?:dense|DSR|pruning|tied|static)[^|]* \| \d", log, re.M)) == 5
+    assert re.search(r"^\| DSR 0.9 \| static sparse 0.9 \| [+-].* \[.*\] \| 2 pairs \|", log, re.M)
