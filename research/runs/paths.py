@@ -35,6 +35,7 @@ class RunPaths:
     environment = _File("env.json")  # versions, code and machine of every session
     status = _File("status.json")  # how far, and how it ended
     metrics = _File("metrics.jsonl")  # one JSON object a row, append-only
+    summary = _File("summary.csv")  # one line an epoch, made of the metrics
     checkpoints = _File("checkpoint")  # folder of the newest checkpoints
     best = _File("best.safetensors")  # the weights that evaluated best
     average = _File("ema.safetensors")  # the moving average of the weights

@@ -16,7 +16,7 @@ from research.checkpoints import checkpoint
 from research.config import Config
 from research.distributed import of_all_ranks, of_rank_0
 from research.errors import UsageError
-from research.runs import metrics
+from research.runs import epoch_table, metrics
 from research.runs.run import Run, differences
 from research.runs.status import recorded
 from research.training.beginnings import continue_training
@@ -202,7 +202,7 @@ def set_aside(run: Run) -> Path:
     """Move what training wrote into a folder of its own in the run; the folder."""
     paths, folder = run.paths, run.paths.set_aside()
     folder.mkdir()
-    for path in (paths.checkpoints, paths.best, paths.average, paths.multipliers, paths.metrics):
+    for path in (paths.checkpoints, paths.best, paths.average, paths.multipliers, paths.metrics, paths.summary):
         if path.exists():
             path.rename(folder / path.name)
     return folder
@@ -225,8 +225,10 @@ def restore(run: Run, meter: Meter, state: dict[str, Any]) -> None:
 
 
 def keep_best(run: Run, top1: float) -> None:
-    """Note the result of an epoch and keep the weights of the best one so far in ``best.safetensors``."""
+    """Note the result of an epoch, also in ``summary.csv``, and keep the best weights in ``best.safetensors``."""
     run.last_top1 = top1
+    if run.rank == 0:
+        epoch_table.update(run.paths)
     if top1 <= run.best_top1:
         return
     run.best_top1 = top1
