@@ -107,8 +107,9 @@ def costs(ways: Ways, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         return total / calls
 
     def calls_of(work: Callable[[], Any]) -> int:
-        cost(work, 1)  # compiles and fills caches
-        return max(1, ceil(SPAN / max(1e-6, cost(work, 1)))) if ways.cost is cpu_seconds else 1
+        if cost(work, 1) > 10 * SPAN or ways.cost is not cpu_seconds:  # the first call compiles and fills caches
+            return 1
+        return max(1, ceil(SPAN / max(1e-6, cost(work, 1))))
 
     limit = not callable(ways.theirs)
     number = calls_of(ways.ours), 0 if limit else calls_of(ways.theirs)
