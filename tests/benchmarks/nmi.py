@@ -140,13 +140,14 @@ def agreeing(layers: list[Layer], part: int, measure: NMI, kernels) -> Ways:
     return Ways(partial(ours, kernels, layers), partial(one_by_one, measure, some), more=part)
 
 
+BY_BINCOUNT = partial(whole_network, by_bincount)
 SUBJECT = "NMI, ResNet-18, 224 px, 8 images"
 LAYER = "NMI, 64 channels of 56 px, 8 images"
 ROWS = [
     Row(SUBJECT, "published: fast_histogram", ">= 10", partial(whole_network, by_fast_histogram, 8, nmi_compiled),
         needs="fast_histogram"),
-    Row(SUBJECT, "numpy.bincount", ">= 10", partial(whole_network, by_bincount, 8, nmi_compiled)),
-    Row("the same in PyTorch alone, 1 image", "numpy.bincount", ">= 1", partial(whole_network, by_bincount, 1, nmi_torch)),
+    Row(SUBJECT, "numpy.bincount", ">= 10", partial(BY_BINCOUNT, 8, nmi_compiled)),
+    Row("the same in PyTorch alone, 1 image", "numpy.bincount", ">= 1", partial(BY_BINCOUNT, 1, nmi_torch)),
     Row(LAYER, "scikit-learn's NMI", ">= 10", partial(one_layer, by_scikit_learn, 16)),
     Row(LAYER, "torchmetrics' NMI", ">= 10", partial(one_layer, by_torchmetrics, 16), needs="torchmetrics"),
 ]  # fmt: skip

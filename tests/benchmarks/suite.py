@@ -27,17 +27,9 @@ from pairs import HEAD, measured
 from research.files import write_atomic
 from research.runs.environment import environment
 
-PROGRAMS = ("pictures", "loaders", "nmi", "ldi")
-RIVALS = (
-    "lightning",
-    "accelerate",
-    "mosaicml",
-    "webdataset",
-    "simplejpeg",
-    "scikit-learn",
-    "torchmetrics",
-    "fast-histogram",
-)
+PROGRAMS = ("pictures", "loaders", "power_grad", "nmi", "ldi")
+RIVALS = ("lightning", "accelerate", "mosaicml", "webdataset", "simplejpeg", "scikit-learn", "torchmetrics")
+RIVALS += ("fast-histogram",)
 RESULTS = Path(__file__).parent / "results"
 
 
