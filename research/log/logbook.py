@@ -250,12 +250,12 @@ def _table(runs: Runs | Sequence[str]) -> str:
         return "Runs: " + ", ".join(f"`{name}`" for name in runs)
     from research.frames.configurations import word  # pandas takes a second
 
-    lines = ["| run | changed parameters | status | best top-1 (%) |", "| --- | --- | --- | ---: |"]
+    lines = ["| run | changed parameters | status | last top-1 (%) | best |", "| --- | --- | --- | ---: | ---: |"]
     for run, changes in zip(runs.itertuples(), runs.changes(), strict=True):
-        best = f"{run.best_top1:.2f}" if run.best_top1 == run.best_top1 else ""
+        last, best = (f"{value:.2f}" if value == value else "" for value in (run.last_top1, run.best_top1))
         if run.epoch > 0 and run.last_loss != run.last_loss:
-            best = f"{best}, loss not finite"
+            last = f"{last}, loss not finite"
         told = ", ".join(word(key, value) for key, value in changes.items())
         told = told.replace("|", r"\|").replace("\n", " ")
-        lines.append(f"| `{run.name}` | {told or 'none'} | {run.status} | {best} |")
+        lines.append(f"| `{run.name}` | {told or 'none'} | {run.status} | {last} | {best} |")
     return "\n".join(lines)

@@ -24,8 +24,14 @@ from research.figures.topology import (
     singular_values,
 )
 from research.frames import load_runs
-from research.frames.equal_mass import deepest_against_shallowest, iso_mass
-from research.frames.iso_mass import cifar_families, initial_values, iso_mass_curves, mobilenets
+from research.frames.iso_mass import (
+    cifar_families,
+    deepest_against_shallowest,
+    initial_values,
+    iso_mass,
+    iso_mass_curves,
+    mobilenets,
+)
 from research.frames.tables import levels, markdown
 from research.frames.topology import (
     correlation_table,

@@ -5,13 +5,18 @@ import json
 import pytest
 from synthetic_runs import write_run
 
+from research.config import Config
 from research.figures.budgets import error_against_cost
+from research.figures.curves import epoch_means
 from research.frames import load_runs
 from research.frames.budgets import budget_points
 from research.frames.configurations import configuration, differing, key, methods, number
-from research.frames.groups import group_runs, relative
-from research.frames.power_grad import with_alpha
+from research.frames.gram import results_against_k
+from research.frames.groups import compare_groups, group_runs, relative
+from research.frames.power_grad import OBSERVERS, with_alpha
 from research.frames.sparse import sparse_groups
+from research.frames.topology import topology_points
+from research.hooks import HOOKS
 
 EMA, GRAM = {"decay": 0.8}, {"k": 4.0}
 CLOSE = (0.1000001, 0.1000002)  # equal in six digits
@@ -59,6 +64,28 @@ def test_what_changes_nothing_is_one_configuration(one, other, tmp_path):
     write_run(tmp_path, "other", seed=1, **other)
     assert grouped(tmp_path) == [["one", "other"]]
     assert load_runs(tmp_path).labels().nunique() == 1
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_method_at_its_defaults_is_a_group_of_its_own_in_every_table(hook, tmp_path):
+    defaults = Config.load({hook: True}).to_dict()["hooks"]
+    mlp = {"model": "dense_mlp", "model_args": {"width": 4, "depth": 4, "tc": 2}, "dataset": "digits"}
+    for seed in (0, 1):
+        write_run(tmp_path, f"plain{seed}", seed=seed, **mlp)
+        write_run(tmp_path, f"method{seed}", seed=seed, hooks=defaults, **mlp)
+    runs, two = load_runs(tmp_path), [["plain0", "plain1"], ["method0", "method1"]]
+    assert grouped(tmp_path) == two
+    assert [list(group.runs["name"]) for group, *_ in sparse_groups(runs)] == two
+    for names in (runs.labels(), topology_points(runs)["population"], epoch_means(runs)["configuration"]):
+        assert names.nunique() == 2
+    finished = results_against_k(runs)
+    assert finished["n"].tolist() == [2, 2]
+    if hook not in OBSERVERS:  # which leave the training what it is
+        told = with_alpha(runs)
+        assert told.groupby(["network", "alpha"]).size().tolist() == [2, 2]
+        assert set(told.loc[told["name"].str.startswith("plain"), "alpha"]) == {1.0}
+    plain, method = group_runs(runs)
+    assert compare_groups({method: plain})[["n", "n_against", "pairs"]].to_numpy().tolist() == [[2, 2, 2]]
 
 
 def test_a_simpler_group_has_its_methods_in_the_same_order(tmp_path):

@@ -260,6 +260,6 @@ def test_an_entry_is_never_a_bare_heading(tmp_path, text):
 def test_runs_whose_loss_is_not_finite_say_so_in_the_entry(tiny, tmp_path):
     run = Run.create(tiny(name="wild"))
     run.log("val", loss=math.nan, top1=10.0)
-    run.set_status("finished", epoch=1, best_top1=10.0)
+    run.set_status("finished", epoch=1, best_top1=10.0, last_top1=9.0)
     logbook.append("t", "x", runs=load_runs(run.dir), path=tmp_path / "log.md")
-    assert "| finished | 10.00, loss not finite |" in (tmp_path / "log.md").read_text()
+    assert "| finished | 9.00, loss not finite | 10.00 |" in (tmp_path / "log.md").read_text()
