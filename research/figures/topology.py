@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, ramp, style
+from research.figures.style import PAGE, PALETTE, colours, ramp, seeds, style
+from research.frames.topology import over_seeds
 
 MARKERS = "osD^vP*Xhd<>"
 LABELS = {
@@ -25,19 +26,20 @@ LABELS = {
 }
 
 
-def accuracy_against_mass(networks: pd.DataFrame, correlated: pd.DataFrame | None = None) -> Figure:
-    """Accuracy against NN-Mass, and against parameters; colour and marker are depth. Bars: one deviation over seeds.
+def accuracy_against_mass(points: pd.DataFrame, correlated: pd.DataFrame | None = None) -> Figure:
+    """Accuracy against NN-Mass, and against parameters; colour and marker are depth. Seeds are dots beside their mean.
 
-    ``networks`` is :func:`research.frames.topology.over_seeds` of one population. Where some have no links and others
-    do, a second row shows those that do. ``correlated`` (:func:`research.frames.topology.correlations`) writes Spearman
-    with its interval over networks into the panels.
+    ``points`` is :func:`research.frames.topology.topology_points` of one population. Where some have no links and
+    others do, a second row shows those that do. ``correlated`` (:func:`research.frames.topology.correlations`) writes
+    Spearman with its interval over networks into the panels.
 
     Raises:
         UsageError: no accuracy was measured.
     """
-    networks = networks.dropna(subset="top1")
-    if networks.empty:
+    points = points.dropna(subset="top1")
+    if points.empty:
         raise UsageError("no run with NN-Mass has finished, so there is no accuracy to draw")
+    networks = over_seeds(points)
     linked = networks[networks["nn_mass"] > 0]
     parts = [networks] if len(linked) in (0, len(networks)) else [networks, linked]
     looks = _looks(networks)
@@ -46,7 +48,9 @@ def accuracy_against_mass(networks: pd.DataFrame, correlated: pd.DataFrame | Non
         figure, axes = plt.subplots(len(parts), 2, figsize=size, sharey="row", squeeze=False, layout="constrained")
         for part, row in zip(parts, axes, strict=True):
             for axis, x in zip(row, ("nn_mass", "params"), strict=True):
-                _points(axis, part, x, "top1", looks)
+                for run in points[points["nn_mass"] > 0 if part is linked else points["nn_mass"] >= 0].itertuples():
+                    seeds(axis, getattr(run, x), [run.top1], looks[run.width, run.depth][0])
+                _points(axis, part.drop(columns="top1_sd"), x, "top1", looks)
                 _told(axis, correlated, x, "top1", part is linked)
                 axis.set_xlabel(LABELS[x] + (", networks with links" if part is linked else ""))
             row[0].set_ylabel(LABELS["top1"])

@@ -253,33 +253,32 @@ def test_values_of_new_networks_are_those_of_their_ldi():
 
 def test_figures_show_every_network(points):
     networks, found = over_seeds(points), correlations(points, [("nn_mass", "top1"), ("nn_mass", "ldi_exact")])
-    mass = accuracy_against_mass(networks, found)
+    mass = accuracy_against_mass(points, found)
+    assert [sum(len(each.get_offsets()) for each in axis.collections) for axis in mass.axes] == [48, 48, 36, 36]
     shown = [sum(len(bars[0].get_xdata()) for bars in axis.containers) for axis in mass.axes]
     assert shown == [16, 16, 12, 12]
     assert [axis.texts[0].get_text()[:13] for axis in mass.axes[::2]] == ["Spearman 0.89", "Spearman 0.75"]
     assert [text.get_text() for text in mass.legends[0].get_texts()] == [f"depth {d}" for d in (8, 12, 16, 24)]
     assert len(ldi_against_mass(networks, found).axes) == 2 and len(accuracy_against_ldi(networks).axes) == 2
     only = ldi_against_mass(networks.assign(ldi_reference=np.nan))
-    assert len(only.axes) == 1 and len(accuracy_against_mass(networks[networks["nn_mass"] > 0]).axes) == 2
+    assert len(only.axes) == 1 and len(accuracy_against_mass(points[points["nn_mass"] > 0]).axes) == 2
 
 
 def test_widths_have_a_marker_each(points):
-    wide = accuracy_against_mass(
-        over_seeds(pd.concat([points, points.assign(width=16, network="w" + points["network"])]))
-    )
+    wide = accuracy_against_mass(pd.concat([points, points.assign(width=16, network="w" + points["network"])]))
     labels = [text.get_text() for text in wide.legends[0].get_texts()]
     assert labels[:2] == ["8 wide, 8 deep", "16 wide, 8 deep"] and len(labels) == 8
 
 
 def test_figures_without_anything_to_draw_say_what_is_missing(points):
-    bare = over_seeds(points.assign(top1=np.nan, ldi_exact=np.nan, ldi_reference=np.nan))
-    for draw, said in (
-        (accuracy_against_mass, "no run with NN-Mass has finished"),
-        (ldi_against_mass, "no run has LDI"),
-        (accuracy_against_ldi, "no network has both"),
+    bare = points.assign(top1=np.nan, ldi_exact=np.nan, ldi_reference=np.nan)
+    for draw, frame, said in (
+        (accuracy_against_mass, bare, "no run with NN-Mass has finished"),
+        (ldi_against_mass, over_seeds(bare), "no run has LDI"),
+        (accuracy_against_ldi, over_seeds(bare), "no network has both"),
     ):
         with pytest.raises(UsageError, match=said):
-            draw(bare)
+            draw(frame)
 
 
 def test_figures_of_what_needs_no_training():
