@@ -39,13 +39,14 @@ def confirming(runs: Runs) -> list[Path]:
 
 def results_of(folder: Path, arms: Mapping[str, str], result: str = "top1_err") -> dict[str, pd.Series]:
     """``result`` by seed of the finished runs of every arm; ``arms`` are names of runs -> their arm."""
-    runs = _finished(folder, arms)
+    runs = finished(folder, arms)
     found = run_results(runs).dropna(subset=result) if len(runs) else pd.DataFrame(columns=["seed", result])
     own = [arms[name] for name in found.index]
     return {arm: part.set_index("seed")[result] for arm, part in found.groupby(own, sort=False)}
 
 
-def _finished(folder: Path, names: Iterable[str]) -> Runs:
+def finished(folder: Path, names: Iterable[str]) -> Runs:
+    """The finished ones of the runs called ``names`` in ``folder``."""
     there = [name for name in names if RunPaths(folder / name).config.is_file()]
     runs = load_runs(folder, there) if there else Runs(columns=["name", "status"])
     return runs[runs["status"] == "finished"]

@@ -89,6 +89,46 @@ def ldi_many(models: Sequence[WithStates], x: Tensor, mode: Mode = "exact", batc
     return [LDI(mean, std, p, tuple(each), count) for mean, std, p, each in zip(*columns, strict=True)]
 
 
+@torch.no_grad()
+def sequence_ldi(model: nn.Sequential, x: Tensor) -> LDI:
+    """LDI of linear layers, ReLU and batch norm in a row, such as ``mnist_mlp``, at inputs ``x`` (N, ...), one batch.
+
+    Masked weights count with their zeros. A layer's Jacobian at one sample is diag(b) W D(h): h is what the ReLU before
+    it sees and D its slope (the first layer has none); b = gamma / sqrt(variance + eps) of the batch norm behind it,
+    whose statistics over ``x`` are taken as constants. In float64.
+
+    Raises:
+        UsageError: it has a layer of another kind.
+    """
+    values: list[Tensor] = []
+    linear, slope, x = None, None, x.double()
+    for module in [*model, None]:  # a layer is done once it is known what follows
+        scale = None
+        if isinstance(module, nn.BatchNorm1d):
+            scale = module.weight.double() / (x.var(0, unbiased=False) + module.eps).sqrt()
+            x = (x - x.mean(0)) * scale + module.bias
+        if linear is not None:
+            weight = linear.weight.double() if scale is None else linear.weight.double() * scale[:, None]
+            found = scaled_svdvals(weight[None], cols=None if slope is None else slope[None])
+            values.append(found.expand(1, len(x), -1))
+            linear, slope = None, None
+        if isinstance(module, nn.Linear):
+            linear, x = module, nn.functional.linear(x, module.weight.double(), _double(module.bias))
+        elif isinstance(module, nn.ReLU):
+            slope, x = (x > 0).double(), x.relu()
+        elif isinstance(module, nn.Flatten):
+            x = x.flatten(1)
+        elif module is not None and scale is None:
+            raise UsageError(f"LDI is defined for linear layers, ReLU and batch norm, not for {type(module).__name__}")
+    every = torch.cat(values, dim=2)
+    std = every.std().item()
+    return LDI(every.mean().item(), std, std, tuple(v.mean().item() for v in values), every.numel())
+
+
+def _double(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.double()
+
+
 def singular_values(models: Sequence[WithStates], x: Tensor, mode: Mode) -> list[Tensor]:
     """Singular values of every layer's Jacobian, (models, N, min(rows, columns)) in float64; see :func:`ldi_many`."""
     template = _States(models[0])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from research.errors import UsageError
 from research.measures import ldi as module
-from research.measures.ldi import ldi, ldi_many, scaled_svdvals
+from research.measures.ldi import ldi, ldi_many, scaled_svdvals, sequence_ldi
 from research.models import create_model
 
 STATISTICS = json.loads((GOLDENS / "nn-mass" / "ldi_init_stats.json").read_text())
@@ -153,3 +153,39 @@ def test_mistakes_are_refused():
     }.items():
         with pytest.raises(UsageError, match=told):
             call()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_ldi_of_a_row_of_layers_is_that_of_the_derivatives_that_autograd_finds(batch_norm):
+    """Of each linear layer with the ReLU before it and the batch norm behind it, the statistics held fast."""
+    generator = torch.Generator().manual_seed(0)
+    model = create_model("mnist_mlp", input_shape=(1, 3, 4), hidden=(7, 5), num_classes=4, batch_norm=batch_norm)
+    model[1].weight.data[torch.rand(7, 12, generator=generator) < 0.7] = 0  # as a mask leaves it
+    model, x = model.double().train(), torch.randn(20, 1, 3, 4, dtype=torch.float64, generator=generator)
+    norms = [layer for layer in model if isinstance(layer, torch.nn.BatchNorm1d)]
+    for norm in norms:
+        torch.nn.init.uniform_(norm.weight, 0.5, 2, generator=generator)
+        norm.momentum = 1.0  # the statistics of the last batch
+    found = sequence_ldi(model, x)
+    model(x)
+    for norm in norms:
+        norm.running_var *= 19 / 20  # biased, as training normalises
+    model.eval()
+    cuts = [i for i, layer in enumerate(model) if isinstance(layer, torch.nn.ReLU)]
+    parts, before = [], 1
+    for cut in [*cuts, len(model)]:
+        parts.append(model[before:cut])
+        before = cut
+    values, h = [], x.flatten(1)
+    for part in parts:
+        each = [torch.linalg.svdvals(torch.autograd.functional.jacobian(part, row[None]).squeeze()) for row in h]
+        values.append(torch.stack(each))
+        h = part(h).detach()
+    assert found.layers == pytest.approx([v.mean().item() for v in values], abs=1e-7)
+    every = torch.cat([v.flatten() for v in values])
+    assert (found.mean, found.count) == (pytest.approx(every.mean().item(), abs=1e-7), len(every))
+
+
+def test_ldi_of_a_row_with_other_layers_is_refused():
+    with pytest.raises(UsageError, match="not for Conv2d"):
+        sequence_ldi(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)), torch.zeros(2, 1, 2, 2))

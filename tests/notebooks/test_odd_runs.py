@@ -9,7 +9,7 @@ from synthetic_runs import write_run
 
 from research.config import Config
 from research.errors import UsageError
-from research.frames import budgets, gram, load_runs, power_grad, sparse, topology
+from research.frames import budgets, gram, load_runs, masks, power_grad, sparse, topology
 from research.frames.published import load_published
 from research.log import entries
 from research.notebooks.execute import execute
@@ -80,6 +80,7 @@ def sound(tmp_path_factory):
     methods = {
         "dense": {},
         "dsr": {"dsr": {"sparsity": 0.9, "period": "3", "k": 200, "threshold": 0.01}},
+        "static": {"static_sparse": {"sparsity": 0.9}},
         "power": {"power_grad": {"alpha": 0.5}},
     }
     for name, hooks in methods.items():
@@ -100,12 +101,13 @@ def project(sound, here, kind):
 
 
 KINDS = {"budgets": "dsr", "correlation": "gram0", "curves": "gram0", "ldi": MASS, "nn_mass": MASS}
-KINDS |= {"power_grad": "power", "sparsity": "dsr"}  # a run that each notebook is about
+KINDS |= {"power_grad": "power", "sparsity": "dsr", "masks_at_start": "static"}  # a run that each notebook is about
 UNKNOWN = {"newer-method", "newer-parameter", "method-text", "newer-network", "newer-data", "newer-field"}
 TABLES = {  # what notebooks read of runs, and what no version has to understand
     "budgets": [budgets.budget_points, budgets.training_losses],
     "correlation": [gram.results_against_k, gram.gram_cost, gram.with_gram],
     "curves": [lambda runs: runs.assign(label=runs.labels()), lambda runs: runs.metrics],
+    "masks_at_start": [masks.mask_numbers],
     "nn_mass": [topology.topology_points],
     "power_grad": [power_grad.with_alpha, lambda runs: power_grad.against_published(runs, PUBLISHED)],
     "sparsity": [sparse.sparse_points, sparse.densities_over_time, sparse.events, sparse.network_history],

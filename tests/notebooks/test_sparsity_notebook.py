@@ -6,6 +6,7 @@ import nbformat
 from conftest import cells
 
 from research.notebooks.execute import execute
+from research.runs.plans import record
 from research.runs.run import Run
 from research.training.loop import fit
 
@@ -41,3 +42,16 @@ def test_runs_of_several_methods_become_every_figure_and_one_entry(here, tiny):
     assert re.search(r"^\| DSR 0.9 \| 2 \| \d+\.\d\d ± \d+\.\d\d \|  \| 5,\d{3} \| \d+\.\d\d \|", log, re.M)
     assert len(re.findall(r"^\| (?:dense|DSR|pruning|tied|static)[^|]* \| \d", log, re.M)) == 5
     assert re.search(r"^\| DSR 0.9 \| static sparse 0.9 \| [+-].*2 pairs \|", log, re.M)
+
+
+def test_arms_of_a_study_join_the_entry_seed_by_seed(here, tiny, monkeypatch):
+    arms = {"dsr": METHODS["dsr"], "static": {"static_sparse": {"sparsity": 0.9}}}
+    names = {f"s-{arm}-seed-{seed}": (hooks, seed) for arm, hooks in arms.items() for seed in (0, 1, 2)}
+    for name, (hooks, seed) in names.items():
+        fit(Run.create(tiny(name=name, epochs=1, seed=seed, hooks=hooks)))
+    said = {"contrasts": [["dsr", "static"]], "margin": 5.0, "confirming": {}}
+    record(here / "runs", "s", said | {"arms": {name: name.split("-")[1] for name in names}}, [])
+    left = cells("analysis/sparsity", monkeypatch, log="log.md", folder="kept")
+    assert "seeds of s" in dict(left["drawn"])
+    log = (here / "log.md").read_text()
+    assert re.search(r"^\| s \| first \| dsr \| 3 \| ", log, re.M) and "| dsr | static | planned |" in log
