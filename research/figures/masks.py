@@ -1,6 +1,6 @@
 """Arms seed by seed, with the units that live in each network; and numbers at initialisation against accuracy.
 
-Frames are those of :mod:`research.frames.arms` and :mod:`research.frames.masks`.
+Frames are those of :mod:`research.frames.plans` and :mod:`research.frames.masks`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ APART = 0.34  # of the distance of two arms: how far its seeds stand apart, in t
 
 
 def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "living_1") -> Figure:
-    """Top-1 of every run of :func:`~research.frames.arms.runs_by_arm`, an arm a column: a dot a seed, its colour the
+    """Top-1 of every run of :func:`~research.frames.plans.runs_by_arm`, an arm a column: a dot a seed, its colour the
     ``living`` units; circles are the first result, diamonds the fresh seeds. Bars: mean and 95 % interval over
     all seeds of the arm (Student's t). Within a column seeds stand in their order and have no other place.
 

@@ -13,8 +13,8 @@ from research.checkpoints import weights
 from research.config import Config
 from research.errors import UsageError
 from research.figures.masks import numbers_at_start, seeds_by_arm
-from research.frames.arms import arms_markdown, runs_by_arm
 from research.frames.masks import asked_of, left_out, left_out_table, mask_numbers, predict, predictions
+from research.frames.plans import arms_markdown, runs_by_arm
 from research.hooks.sparse import StaticSparse
 from research.layers.masked import sparse_layers
 from research.measures.paths import living
