@@ -37,6 +37,8 @@ def read_lines(lines: Iterable[str], environment: Mapping[str, str]) -> Iterator
         if isinstance(words, str):
             yield Line(number, text, [], [text], words)
             continue
+        if len(words) == 1 and " " in words[0]:  # an entry of a list in YAML may be quoted
+            words = shlex.split(words[0])
         exported = words[1:] if words[:1] == ["export"] else words
         set_here = [ASSIGNMENT.fullmatch(word) for word in exported]
         if words and all(set_here):

@@ -71,6 +71,8 @@ def unlaunched(words: list[str]) -> tuple[str, list[str], int]:
     Raises:
         UsageError: no script is started, or on a number of machines or processes that is not said.
     """
+    if words[0].startswith("--"):  # the sparse-training study also lists bare flags
+        return "main.py", words, 1
     if PYTHON.fullmatch(PurePath(words[0]).name):
         words = words[1:]
         while words[:1] and words[0] in ("-u", "-O", "-B"):

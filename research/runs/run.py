@@ -73,6 +73,7 @@ class Run:
     steps_per_epoch: int
     epochs: int  # all of them, cool-down included
     epoch: int = 0  # 0-based
+    first_epoch: int = 0  # of this run: more where it continues another one
     batch: int = 0  # optimizer steps done in this epoch
     step: int = 0  # optimizer steps done in all
     best_top1: float = -math.inf  # percent, on the validation set

@@ -74,7 +74,8 @@ def continue_training(run: Run) -> list[str]:
     hooks = training.hooks
     for name in (name for name in run.hooks if name in hooks):
         run.hooks[name].load_state_dict(hooks[name])
-    run.epoch, run.step = training.epoch, training.epoch * run.steps_per_epoch
+    run.epoch = run.first_epoch = training.epoch
+    run.step = run.epoch * run.steps_per_epoch
     new = "".join(f"; {name} begins here" for name in run.hooks if name not in hooks)
     old = "".join(f"; {name} ends here" for name in hooks if name not in run.hooks)
     return [

@@ -48,6 +48,7 @@ def save(run: Run, meter: Meter, stop: bool = False) -> None:
             "config": run.config.to_dict(),
             "step": run.step,
             "epoch": run.epoch,
+            "first_epoch": run.first_epoch,
             "batch": run.batch,
             "best_top1": run.best_top1,
             "last_top1": run.last_top1,
@@ -211,6 +212,7 @@ def set_aside(run: Run) -> Path:
 def restore(run: Run, meter: Meter, state: dict[str, Any]) -> None:
     """Make ``run`` and ``meter`` what they were when ``state`` was saved."""
     run.step, run.epoch, run.batch = state["step"], state["epoch"], state["batch"]
+    run.first_epoch = state.get("first_epoch", 0)
     run.best_top1, run.last_top1 = state["best_top1"], state["last_top1"]
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])

@@ -147,7 +147,7 @@ def tell_what_was_left_undone(run: Run) -> None:
 
 
 def set_learning_rate(run: Run) -> float:
-    lr = learning_rate(run.config, run.step, run.steps_per_epoch)
+    lr = learning_rate(run.config, run.step, run.steps_per_epoch, run.first_epoch)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     return lr

@@ -24,9 +24,9 @@ from research.config import Config
 from research.parameters.when import in_epochs
 
 
-def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of optimizer step ``step`` (0-based, counted over the whole run)."""
-    t = _time(config, step, steps_per_epoch)
+def learning_rate(config: Config, step: int, steps_per_epoch: int, first_epoch: int = 0) -> float:
+    """The learning rate of optimizer step ``step``, 0-based; of a training that went on, ``first_epoch`` came first."""
+    t = _time(config, step, steps_per_epoch, first_epoch)
     warmup = in_epochs(config.warmup_epochs, "ep", config.epochs, steps_per_epoch)
     if config.schedule_by == "step_executed":
         return _as_gram_trained(config, step, steps_per_epoch, warmup)
@@ -57,17 +57,17 @@ def _left(config: Config, done: float) -> float:
     return (1 - done) ** (config.power if config.schedule == "poly" else 1)
 
 
-def _time(config: Config, step: int, steps_per_epoch: int) -> float:
+def _time(config: Config, step: int, steps_per_epoch: int, first_epoch: int) -> float:
     """Time in epochs; whole epochs unless the rate moves with every step."""
     if config.schedule_by == "step":
         return step / steps_per_epoch
     epoch = step // steps_per_epoch
     if config.schedule_by == "epoch_executed":
         # What timm's trainer of 2021 did: its epoch counter was raised before the scheduler was asked for counter + 1,
-        # so t = 1 never occurs. It did so only where it evaluated: every train_continuous epochs, and when it cools
-        # down every epoch.
-        evaluated = epoch % config.train_continuous == 0 or epoch >= config.epochs
-        return epoch + 1 if epoch and evaluated else epoch
+        # so t = 1 never occurs. It did so only where it had evaluated: every train_continuous epochs from its first one
+        # on, and when it cools down every epoch.
+        evaluated = (epoch - first_epoch) % config.train_continuous == 0 or epoch >= config.epochs
+        return epoch + 1 if epoch != first_epoch and evaluated else epoch
     return epoch
 
 

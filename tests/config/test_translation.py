@@ -349,6 +349,14 @@ def test_comments_and_blank_lines_stay_and_one_odd_line_spoils_none(monkeypatch,
     assert [line.split()[1] for line in lines if line.startswith("research")] == ["train", "train"]
 
 
+def test_lists_of_commands_may_be_quoted_or_bare_flags():
+    command = "--model mnist_mlp --rewire --schedule-file ./learning_schedules/ mnist_schedule.yaml"
+    same = {
+        tuple(translated(line)[0][0]) for line in (f"- main.py {command}", f"- 'main.py {command}'", f"- {command}")
+    }
+    assert len(same) == 1 and "set.period=0:100 25:200 50:400 75:800" in same.pop()
+
+
 def test_variables_are_those_of_the_lines_before(monkeypatch, capsys):
     launch = "python -m torch.distributed.run --nproc_per_node=${NUM_GPU} train.py --dali --model resnet18"
     code, out, err = told(f"CUDA_VISIBLE_DEVICES=0,1 NUM_GPU=2 {launch}\n", monkeypatch, capsys)

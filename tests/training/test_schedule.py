@@ -126,6 +126,16 @@ def test_parameters_of_other_schedules_are_refused(given, said):
         Config.load(given)
 
 
+def test_resumed_rates_as_executed_equal_power_grad_trainer():
+    """Its first epoch after --resume trains at its own time, the others one ahead."""
+    golden = np.load(GOLDEN / "resumed_lr_cosine_seed.npz")
+    first = json.loads(str(golden["meta"]))["start_epoch"]
+    config = Config.load({"recipe": "power-grad-imagenet", "schedule_by": "epoch_executed"})
+    ours = [learning_rate(config, step, 1, first) for step in range(first, config.total_epochs)]
+    assert first == 50
+    np.testing.assert_allclose(ours, golden["lr_executed"], rtol=1e-12)
+
+
 def test_milestones_are_the_first_epochs_at_the_lower_rate():
     config = Config(epochs=200, lr=0.1, schedule="step", milestones=(60, 120, 160), decay_rate=0.2)
     by_epoch = rates(config, 4)[::4]

@@ -139,7 +139,7 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
     Raises:
         UsageError: as :func:`translate` does otherwise.
     """
-    flags = SYNTAX.read(argv)
+    flags = SYNTAX.read(_joined(argv))
     notes = [f"nesterov={flags['nesterov']}: is on there, whatever is given"] if "nesterov" in flags else []
     flags |= {"nesterov": True} if "nesterov" in flags else {}
     for name, reason in _dead(flags, own_rates=False).items():
@@ -157,6 +157,13 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
         flags.pop("start_epoch", None)
     command = translate({"model": "mnist_mlp", **flags})
     return [Reading("train", {**command.parameters, **start}, [*notes, *command.notes])]
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """``argv`` without the blank that one published command has within the path of its schedule."""
+    folders = [i for i, word in enumerate(argv[:-1]) if word.endswith("/") and argv[i + 1].endswith(".yaml")]
+    joined = {i: argv[i] + argv[i + 1] for i in folders}
+    return [joined.get(i, word) for i, word in enumerate(argv) if i - 1 not in joined]
 
 
 def unspoken(given: Mapping[str, Any]) -> str:
