@@ -80,7 +80,7 @@ def continue_training(run: Run) -> list[str]:
     old = "".join(f"; {name} ends here" for name in hooks if name not in run.hooks)
     return [
         *run.began_with,
-        f"continues {run.config.continue_from} after {run.epoch} epochs, with its optimizer{new}{old}",
+        f"continues {run.config.continue_from} after epoch {run.epoch}, with its optimizer{new}{old}",
     ]
 
 

@@ -76,7 +76,7 @@ class StackedTraining:
         """The rest of the current epoch, from batch ``lead.batch``."""
         lead, config = self.lead, self.lead.config
         for inputs, targets in self.clock.waiting_for(self.batches()):
-            lr = learning_rate(config, lead.step, lead.steps_per_epoch)
+            lr = learning_rate(config, lead.step, lead.steps_per_epoch, lead.first_epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             logits = self.network(inputs)

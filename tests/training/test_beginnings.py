@@ -166,7 +166,7 @@ def test_a_longer_training_is_what_it_would_have_been(given, tiny):
     assert all(torch.equal(value, weights(long)[name]) for name, value in weights(longer).items())
     later = [row for row in rows(long) if row["epoch"] >= 2]
     assert [row for row in rows(longer) if row["kind"] != "rigl"] == [row for row in later if row["kind"] != "rigl"]
-    assert "continues short after 2 epochs, with its optimizer" in notes(longer)
+    assert "continues short after epoch 2, with its optimizer" in notes(longer)
 
 
 def test_the_run_that_continues_goes_by_its_own_parameters(tiny):
@@ -175,7 +175,7 @@ def test_the_run_that_continues_goes_by_its_own_parameters(tiny):
     preflight(config)
     run = fit(Run.create(config))
     assert {group["weight_decay"] for group in run.optimizer.param_groups} == {0.5}
-    assert "continues short after 1 epochs, with its optimizer; power_grad begins here" in notes(run)
+    assert "continues short after epoch 1, with its optimizer; power_grad begins here" in notes(run)
     assert min(row["epoch"] for row in rows(run)) == 1 and run.step == 22
 
 

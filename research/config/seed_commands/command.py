@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from research.errors import UsageError, closest
@@ -12,6 +12,17 @@ from research.parameters.assignments import parse_assignments
 
 class Inert(str):
     """Why a flag changes nothing here. It is told to whoever gives the flag, and nothing follows from it."""
+
+
+def only(flag: str, *values: Any) -> Callable[[Any], dict[str, Any]]:
+    """What ``flag`` means where it has one of ``values`` alone, with which it changes nothing."""
+
+    def meant(given: Any) -> dict[str, Any]:
+        if given not in values:
+            raise UsageError(f"{flag}={given!r}: expected {values[0]!r}, which is all there is here")
+        return {}
+
+    return meant
 
 
 class Command(NamedTuple):

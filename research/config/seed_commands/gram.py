@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from research.config.seed_commands.command import Inert, Reading, Syntax
+from research.config.seed_commands.command import Inert, Reading, Syntax, only
 from research.errors import UsageError, nearest
 
 
@@ -46,23 +46,33 @@ TRAINER: dict[str, str | Inert | Callable[[Any], dict[str, Any]]] = {
     "model_ema": "ema",
     "model_ema_decay": "ema.decay",
     "dist_port": Inert("processes find a free port by themselves"),
-    "local_rank": Inert("the launcher numbers its processes"),
+    "opt_eps": Inert("it is of RMSprop; this is SGD"),
+    "decay_by_epoch": Inert("that trainer moves its cosine at every step all the same"),
+    "interpolation": "data_args.interpolation",
+    "aa": only("aa", "none", None, False),
+    "reprob": only("reprob", 0),
+    "remode": Inert("nothing is erased"),
+    "drop": only("drop", 0),
+    "drop_path_rate": only("drop_path_rate", 0),
+    "drop_path_strategy": Inert("no path is dropped"),
+    "slurm": Inert("give `--on slurm` to queue the run"),
     "val_batch_size_multiplier": Inert("the size of a batch does not change what an evaluation gives"),
 }
 ALIASES = {**METHOD, **TRAINER}
 
+SWITCHES = frozenset(
+    "sgs sgs_diagonal_removal clip_grad_norm opt_no_filter sgd_no_nesterov model_ema decay_by_epoch slurm".split()
+)
 SYNTAX = Syntax(
     values=[
-        *(METHOD.keys() - {"sgs", "sgs_diagonal_removal"}),
-        *(TRAINER.keys() - {"clip_grad_norm", "opt_no_filter", "sgd_no_nesterov", "model_ema"}),
+        *(METHOD.keys() - SWITCHES),
+        *(TRAINER.keys() - SWITCHES),
         *"""
-        config dataset model resume batch_size smoothing opt opt_eps momentum weight_decay sched decay_epochs lr
-        warmup_lr min_lr epochs warmup_epochs decay_rate interpolation aa reprob remode drop drop_path_rate
-        drop_path_strategy seed log_interval workers
+        config dataset model resume batch_size smoothing opt momentum weight_decay sched decay_epochs lr warmup_lr
+        min_lr epochs warmup_epochs decay_rate seed log_interval workers local_rank
         """.split(),
     ],
-    switches="gram sgs sgs_diagonal_removal amp clip_grad_norm opt_no_filter sgd_no_nesterov model_ema "
-    "decay_by_epoch slurm".split(),
+    switches=SWITCHES | {"gram", "amp"},
     short={"c": "config", "b": "batch_size", "dr": "decay_rate", "j": "workers"},
 )
 STRATEGIES = {
@@ -72,14 +82,6 @@ STRATEGIES = {
     "wei_cifar": "cifar-200",
 }
 """The trainer's YAML files, by the names that they have without a folder -> recipe."""
-INERT = {
-    "opt_eps": "it is of RMSprop; this is SGD",
-    "decay_by_epoch": "with SGD and warm-up off the trainer moves its rates at every step",
-    "remode": "nothing is erased",
-    "drop_path_strategy": "no path is dropped",
-    "slurm": "give `--on slurm` to queue the run",
-}
-OFF = {"aa": "augmentation policies", "reprob": "random erasing", "drop": "dropout", "drop_path_rate": "drop-path"}
 
 
 def read(argv: Sequence[str], processes: int) -> list[Reading]:
@@ -93,10 +95,6 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
     given = {"recipe": _recipe(flags.pop("config", None))}
     if "model" not in flags:
         raise UsageError("model: the strategy trains many; give --model NAME")
-    for name in flags.keys() & INERT.keys():
-        notes.append(f"{name}={flags.pop(name)}: has no effect: {INERT[name]}")
-    if refused := [f"{name}={flags[name]}: there is no {what} here" for name, what in OFF.items() if flags.get(name)]:
-        raise UsageError("\n".join(refused))
     if not (flags.get("gram") or flags.get("sgs")):
         for name in METHOD.keys() & flags.keys():
             notes.append(f"{name}={flags.pop(name)}: has no effect without --gram")
@@ -106,16 +104,12 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
         notes.append(f"clip_grad_max_norm={flags.pop('clip_grad_max_norm')}: has no effect without --clip-grad-norm")
     if flags.pop("opt", "sgd") != "sgd":
         raise UsageError("opt: expected sgd; the trainer's RMSprop is not here")
-    if flags.pop("interpolation", "bilinear") != "bilinear":
-        raise UsageError("interpolation: expected bilinear, which is all there is here")
     if flags.get("warmup_epochs"):
         given["schedule_by"] = "step_executed"
         notes.append("schedule_by=step_executed: the warm-up climbs between epochs, and the curve begins after it")
     if "batch_size" in flags:
         notes.append(f"batch_size={flags['batch_size']}: over all processes, as the trainer divides it")
-    if resumed := flags.pop("resume", ""):
-        given["continue_from"] = resumed
-    given |= {name: value for name, value in flags.items() if name not in OFF}
+    given |= flags
     return [Reading("train", given | ({"gpus": processes} if processes > 1 else {}), notes)]
 
 

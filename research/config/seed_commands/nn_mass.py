@@ -57,10 +57,10 @@ CIFAR_FLAGS = frozenset(
 REFUSED = {
     "data_backend": "there is no DALI here; leave it out, or give loader=ffcv",
     "start_epoch": "a run continues by itself when its command is given again; leave it out",
-    "resume": "a run continues by itself when its command is given again; leave it out",
+    "resume": "a run continues by itself when its command is given again; continue_from=FILE continues another one",
     "evaluate": "`research evaluate FILE model=NAME` evaluates weights",
     "weight": "`research evaluate FILE model=NAME` evaluates weights",
-    "pretrained": "networks start from their seed; `research evaluate FILE model=NAME` evaluates weights",
+    "pretrained": "networks start from their seed; give init=torchvision:NAME for published weights",
     "world_size": "give gpus= or processes=, and nodes= with rendezvous=HOST:PORT for several machines",
     "rank": "machines number themselves; give nodes= and rendezvous=HOST:PORT on each",
     "dist_url": "give nodes= and rendezvous=HOST:PORT on each machine",

@@ -5,26 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from research.config.seed_commands.command import Inert, Reading, Syntax
+from research.config.seed_commands.command import Inert, Reading, Syntax, only
 from research.errors import UsageError, closest
 
-SCHEDULES = ("cosine", "linear", "step", "constant", "tanh", "poly")
+OPTIMIZERS = {
+    "sgd": {"optimizer": "sgd", "nesterov": True},
+    "nesterov": {"optimizer": "sgd", "nesterov": True},
+    "momentum": {"optimizer": "sgd", "nesterov": False},
+    "adamw": {"optimizer": "adamw", "nesterov": False},
+}
 
 
-def shape(kind: Any) -> dict[str, Any]:
-    """``sched``: the shape of the learning rate."""
-    if kind not in SCHEDULES:
-        raise UsageError(f"sched={kind!r}: expected {', '.join(SCHEDULES)}{closest(kind, SCHEDULES)}")
-    return {"schedule": kind}
+def optimizer(kind: Any) -> dict[str, Any]:
+    """``opt``: a plain ``sgd`` has Nesterov's momentum there."""
+    if kind not in OPTIMIZERS:
+        raise UsageError(f"opt={kind!r}: expected {', '.join(OPTIMIZERS)}{closest(kind, OPTIMIZERS)}")
+    return OPTIMIZERS[kind]
+
+
+def amp(on: Any) -> dict[str, Any]:
+    """``amp``, a switch there."""
+    return {"amp": {True: "fp16", False: "off"}[on] if isinstance(on, bool) else on}
+
+
+def validate(on: Any) -> dict[str, Any]:
+    """``validate``: nothing would be trained."""
+    if on:
+        raise UsageError(f"validate={on}: `research evaluate FILE model=NAME` evaluates weights")
+    return {}
 
 
 ALIASES: dict[str, str | Inert | Callable[[Any], dict[str, Any]]] = {
     "modify_softmax": lambda alpha: {"power_grad": False} if alpha in (0, "0") else {"power_grad.alpha": alpha},
-    "amp": lambda on: {"amp": {True: "fp16", False: "off"}.get(on, on) if isinstance(on, bool) else on},
+    "amp": amp,
+    "native_amp": amp,
+    "apex_amp": amp,
+    "validate": validate,
+    "opt": optimizer,
     "data_dir": "data_root",
-    "sched": shape,
+    "output": "runs",
+    "resume": "continue_from",
+    "initial_checkpoint": "init",
+    "sched": "schedule",
     "dr": "decay_rate",
     "clip_grad": "clip_norm",
+    "clip_mode": only("clip_mode", "norm"),
+    "lr_cycle_limit": only("lr_cycle_limit", 1),
+    "lr_cycle_mul": Inert("there are no restarts"),
     "dali": Inert("images are read by the loader of this program; give loader=ffcv for FFCV files"),
     "dali_gpu": Inert("images are read by the loader of this program; give loader=ffcv for FFCV files"),
     "grad_stats": Inert("it only printed the range of the gradient at the logits"),
@@ -34,9 +61,9 @@ ALIASES: dict[str, str | Inert | Callable[[Any], dict[str, Any]]] = {
     "eval_metric": Inert("the best weights are those with the best top-1"),
     "checkpoint_hist": Inert("a run keeps its best weights and its newest checkpoints"),
     "num_classes": Inert("it follows from the data"),
+    "local_rank": Inert("the launcher numbers its processes"),
 }
 
-DALI = Inert("--dali trains without colours; without it the trainer jitters them by 0.4")
 SYNTAX = Syntax(
     values="""
         data_dir dataset model initial_checkpoint resume num_classes batch_size validation_batch_size_multiplier
@@ -59,12 +86,6 @@ SYNTAX = Syntax(
 )
 DEFAULTS = {"batch_size": 256, "weight_decay": 1e-4, "warmup_epochs": 0, "cooldown_epochs": 0, "amp": "off"}
 """Of the trainer, where they are not those of the recipe, which is the seed's command."""
-OPTIMIZERS = {
-    "sgd": {},
-    "nesterov": {},
-    "momentum": {"nesterov": False},
-    "adamw": {"optimizer": "adamw"},
-}
 
 
 def read(argv: Sequence[str], processes: int) -> list[Reading]:
@@ -83,23 +104,16 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
     if processes > 1:
         given["gpus"] = processes
         notes.append(f"batch_size={given['batch_size']}: {images} on each of {processes} GPUs")
-    given |= _colours(flags, notes) | _optimizer(flags) | _start(flags)
+    given |= _colours(flags, notes) | _start(flags)
     given |= {"amp": "fp16"} if any([flags.pop(n, False) for n in ("amp", "native_amp", "apex_amp")]) else {}
     if flags.get("sched", "cosine") != "constant":
         given["schedule_by"] = "epoch_executed"
         notes.append("schedule_by=epoch_executed: epoch e > 0 trains at the rate of e + 1, as in that trainer")
-    if folder := flags.pop("output", ""):
-        given["runs"] = folder
-    if "experiment" in flags:
-        given["name"] = flags.pop("experiment")
-    evaluated = flags.pop("validate", False)
-    flags.pop("local_rank", None)
     if flags.pop("dataset", "") not in ("", "imagenet", "ImageFolder"):
         raise UsageError("dataset: the recipe is of ImageNet; give research train's own words for other data")
+    evaluated = flags.pop("validate", False)
     given |= flags
-    if not evaluated:
-        return [Reading("train", given, notes)]
-    return [_evaluation(given, notes)]
+    return [_evaluation(given) if evaluated else Reading("train", given, notes)]
 
 
 def _colours(flags: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -114,37 +128,19 @@ def _colours(flags: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return {"data_args.jitter": 0.4 if jitter is None else jitter}
 
 
-def _optimizer(flags: dict[str, Any]) -> dict[str, Any]:
-    kind = flags.pop("opt", "sgd")
-    if kind not in OPTIMIZERS:
-        raise UsageError(f"opt={kind}: expected {', '.join(OPTIMIZERS)}{closest(kind, OPTIMIZERS)}")
-    if flags.pop("clip_mode", "norm") != "norm":
-        raise UsageError("clip_mode: expected norm, which is all there is here")
-    if flags.pop("lr_cycle_limit", 1) != 1:
-        raise UsageError("lr_cycle_limit: there are no restarts here")
-    flags.pop("lr_cycle_mul", None)
-    return OPTIMIZERS[kind]
-
-
 def _start(flags: dict[str, Any]) -> dict[str, Any]:
     if flags.pop("start_epoch", None):
         raise UsageError("start_epoch: the epoch is that of the checkpoint; leave it out")
-    resumed, file = flags.pop("resume", ""), flags.pop("initial_checkpoint", "")
-    if flags.pop("no_resume_opt", False) and resumed:
-        raise UsageError(
-            "no_resume_opt: a run continues with its optimizer; give --initial-checkpoint for weights alone"
-        )
-    if resumed:
-        return {"continue_from": resumed}
-    if flags.pop("pretrained", False):
-        return {"init": f"timm:{flags['model']}"}
-    return {"init": file} if file else {}
+    if flags.pop("no_resume_opt", False) and flags.get("resume"):
+        raise UsageError("no_resume_opt: a run goes on with its optimizer; give --initial-checkpoint for weights alone")
+    pretrained = flags.pop("pretrained", False) and not flags.keys() & {"resume", "initial_checkpoint"}
+    return {"init": f"timm:{flags['model']}"} if pretrained else {}
 
 
-def _evaluation(given: dict[str, Any], notes: list[str]) -> Reading:
+def _evaluation(given: dict[str, Any]) -> Reading:
     """``--validate``: of the checkpoint that ``--resume`` names, else of the run that the same command trains."""
-    kept = {name: given[name] for name in ("recipe", "model", "data_dir", "runs") if name in given}
-    weights = given.pop("continue_from", "") or given.get("init", "")
+    kept = {name: given[name] for name in ("recipe", "model", "data_dir") if name in given}
+    weights = next((given[name] for name in ("resume", "initial_checkpoint", "init") if given.get(name)), "")
     if weights:
         return Reading("evaluate", kept, [], [str(weights)])
     notes = ["without --resume that trainer evaluates an untrained network; here, the run of the same command"]
