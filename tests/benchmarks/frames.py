@@ -1,58 +1,88 @@
-"""``load_runs`` of one run among many, and of all of them; the metrics of a long run.
+"""``load_runs`` of one run among many, and of all of them; the metrics of a long run, and the memory that they take.
 
-    python tests/benchmarks/frames.py [--runs 2000] [--rows 1000000]
+    python tests/benchmarks/frames.py
 
-CPU time, the least of five repeats. The runs are made without training: 20 epochs, four rows an epoch.
+The runs are made without training: 20 epochs, four rows an epoch. Limits for 2,000 runs and for 1,000,000 rows are
+scaled to what is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import multiprocessing
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+
+from pairs import Row, Ways, main, told
 
 from research.frames import load_runs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from synthetic_runs import write_run  # noqa: E402
 
-
-def milliseconds(work: Callable[[], object], repeats: int = 5) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        best = min(best, 1e3 * (time.process_time() - started))
-    return best
+RUNS, ROWS_OF_METRICS = 2000, 250_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for seed in range(options.runs):
-            write_run(folder, f"run-{seed:05d}", epochs=20, seed=seed)
-        print(f"one of {options.runs:,}: {milliseconds(lambda: load_runs(folder, 'run-00000')):.1f} ms")
-        every = milliseconds(lambda: load_runs(folder))
-        print(f"all: {every:,.0f} ms")
-        long = write_run(folder / "long", "long")
-        with open(long / "metrics.jsonl", "w") as file:
-            for step in range(options.rows):
-                row = {"kind": "train", "step": step, "epoch": 0, "loss": 1 / (step + 1), "top1": 50.0, "lr": 0.1}
-                file.write(json.dumps(row | {"images_per_second": 1e3}) + "\n")
-        runs, before = load_runs(long), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds = milliseconds(lambda: runs.metrics, repeats=1) / 1e3
-        added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-        print(f"metrics of {options.rows:,} rows: {seconds:.1f} s, {added:,.0f} MB")
+@cache
+def many(runs: int) -> tempfile.TemporaryDirectory:
+    folder = tempfile.TemporaryDirectory()
+    for seed in range(runs):
+        write_run(Path(folder.name), f"run-{seed:05d}", epochs=20, seed=seed)
+    return folder
 
+
+@cache
+def long(rows: int) -> tempfile.TemporaryDirectory:
+    """A folder with one run that has ``rows`` rows of metrics."""
+    folder = tempfile.TemporaryDirectory()
+    with open(write_run(Path(folder.name), "long") / "metrics.jsonl", "w") as file:
+        for step in range(rows):
+            row = {"kind": "train", "step": step, "epoch": 0, "loss": 1 / (step + 1), "top1": 50.0, "lr": 0.1}
+            file.write(json.dumps(row | {"images_per_second": 1e3}) + "\n")
+    return folder
+
+
+def one(small: bool) -> Ways:
+    runs = RUNS // 100 if small else RUNS
+    return Ways(lambda: load_runs(many(runs).name, "run-00000"), 0.005)
+
+
+def everything(small: bool) -> Ways:
+    runs = RUNS // 100 if small else RUNS
+    return Ways(lambda: load_runs(many(runs).name), 0.4 * runs / RUNS)
+
+
+def metrics(small: bool) -> Ways:
+    rows = ROWS_OF_METRICS // 100 if small else ROWS_OF_METRICS
+    return Ways(lambda: load_runs(long(rows).name).metrics, 2 * rows / 1e6)
+
+
+def added_memory(folder: str) -> float:
+    """MB that reading all metrics adds to the peak of this process."""
+    runs, before = load_runs(folder), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(runs.metrics)
+    return max(1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3  # fewer fit into what was free
+
+
+def memory(small: bool) -> Ways:
+    rows = ROWS_OF_METRICS // 100 if small else ROWS_OF_METRICS
+
+    def alone() -> float:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(added_memory, (long(rows).name,))
+
+    return Ways(alone, 400 * rows / 1e6, cost=told)
+
+
+ROWS = [
+    Row("load_runs, one of 2,000", "5 ms", "<= 1", one),
+    Row("load_runs, all of 2,000", "0.4 s", "<= 1", everything),
+    Row("metrics of 250,000 rows", "2 s a million", "<= 1", metrics),
+    Row("memory of these metrics", "0.4 GB a million", "<= 1", memory, unit="MB"),
+]
 
 if __name__ == "__main__":
-    main()
+    main(ROWS, __doc__)

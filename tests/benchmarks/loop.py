@@ -54,9 +54,10 @@ PARTS = ["loop", "methods", "memory"]
 Row = dict[str, Any]
 
 
-def prepared(model: str, batch: int, **given: Any) -> tuple[Run, Meter]:
+def prepared(model: str, batch: int, steps: int = 0, **given: Any) -> tuple[Run, Meter]:
     """A run before its first step on random images of the shape of MNIST or CIFAR-10, a few batches an epoch."""
-    (shape, steps), random = MODELS[model], np.random.default_rng(0)
+    (shape, few), random = MODELS[model], np.random.default_rng(0)
+    steps = steps or few
     images = steps * batch
     info = DataInfo("noise", 10, shape, (0.5,) * shape[0], (0.25,) * shape[0], images, batch)
     pixels = random.integers(0, 256, (images, *shape[1:], shape[0]), dtype=np.uint8)

@@ -107,7 +107,7 @@ def costs(ways: Ways, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         return total / calls
 
     def calls_of(work: Callable[[], Any]) -> int:
-        if cost(work, 1) > 10 * SPAN or ways.cost is not cpu_seconds:  # the first call compiles and fills caches
+        if ways.cost is not cpu_seconds or cost(work, 1) > 10 * SPAN:  # the first call compiles and fills caches
             return 1
         return max(1, ceil(SPAN / max(1e-6, cost(work, 1))))
 

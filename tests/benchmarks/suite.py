@@ -22,21 +22,25 @@ from typing import Any
 
 import psutil
 import torch
-from pairs import HEAD, measured
+from pairs import HEAD, Row, measured
 
 from research.files import write_atomic
 from research.runs.environment import environment
 
-PROGRAMS = ("pictures", "loaders", "power_grad", "nmi", "ldi")
+PROGRAMS = ("pictures", "loaders", "frameworks", "power_grad", "nmi", "ldi", "frames", "start", "sweep")
 RIVALS = ("lightning", "accelerate", "mosaicml", "webdataset", "simplejpeg", "scikit-learn", "torchmetrics")
 RIVALS += ("fast-histogram",)
 RESULTS = Path(__file__).parent / "results"
 
 
 def rows_of(program: str, seconds: float, small: bool) -> list[dict[str, Any]]:
-    """All rows of a program, in this process."""
+    """All rows of a program, in this process; one that says so if it needs what is not there."""
     print(f"\n{program}.py", flush=True)
-    return [{"program": program} | row for row in measured(importlib.import_module(program).ROWS, seconds, small)]
+    try:
+        rows = importlib.import_module(program).ROWS
+    except ImportError as error:
+        rows = [Row(f"{program}.py", "", "", lambda small: None, needs=error.name)]
+    return [{"program": program} | row for row in measured(rows, seconds, small)]
 
 
 def run(programs: list[str], seconds: float, small: bool) -> dict[str, Any]:
