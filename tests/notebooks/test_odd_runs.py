@@ -101,7 +101,7 @@ def project(sound, here, kind):
 
 
 KINDS = {"budgets": "dsr", "correlation": "gram0", "curves": "gram0", "ldi": MASS, "nn_mass": MASS}
-KINDS |= {"power_grad": "power", "sparsity": "dsr", "masks_at_start": "static"}  # a run that each notebook is about
+KINDS |= {"power_grad": "power", "sparsity": "dsr", "masks_at_start": "static", "two_runs": "dsr"}  # what each is about
 UNKNOWN = {"newer-method", "newer-parameter", "method-text", "newer-network", "newer-data", "newer-field"}
 TABLES = {  # what notebooks read of runs, and what no version has to understand
     "budgets": [budgets.budget_points, budgets.training_losses],
@@ -140,7 +140,8 @@ def test_odd_runs_end_no_table(notebook, sound, here, recwarn):
 @pytest.mark.parametrize("notebook", KINDS)
 def test_odd_runs_end_no_notebook(notebook, sound, here):
     project(sound, here, KINDS[notebook])
-    given = {"runs": "runs", "log": "log.md"} | ({"inits": 1, "images": 20} if notebook == "ldi" else {})
+    more = {"ldi": {"inits": 1, "images": 20}, "two_runs": {"ours": "dsr", "theirs": "dense"}}
+    given = {"runs": "runs", "log": "log.md"} | more.get(notebook, {})
     assert execute(f"analysis/{notebook}", given, progress=False).is_file()
     assert (here / "log.md").is_file()
 
