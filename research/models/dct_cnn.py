@@ -55,7 +55,9 @@ class DctCnn(nn.Sequential):
     its first channels on; PyTorch's own initial values for the others.
     """
 
-    def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...], depth: int, init: Init):
+    def __init__(
+        self, num_classes: int, in_channels: int, widths: tuple[int, ...], depth: int, init: Init, batch_norm: bool
+    ):
         filters = torch.from_numpy(whitening_filters(in_channels, 24))
         stem = nn.Conv2d(in_channels, 2 * len(filters), PATCH, STRIDE, padding=1)
         nn.init.zeros_(stem.bias)
@@ -66,12 +68,13 @@ class DctCnn(nn.Sequential):
         for width in widths:
             stage = []
             for place in range(depth):
-                conv = nn.Conv2d(c_in, width, 3, padding=1, bias=False)
+                conv = nn.Conv2d(c_in, width, 3, padding=1, bias=not batch_norm)
                 if init == "dirac":
                     nn.init.dirac_(conv.weight[:c_in])
                 else:
                     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                stage += [conv, *([] if place else [nn.MaxPool2d(2)]), nn.BatchNorm2d(width), nn.ReLU()]
+                stage += [conv, *([] if place else [nn.MaxPool2d(2)])]
+                stage += [*([nn.BatchNorm2d(width)] if batch_norm else []), nn.ReLU()]
                 c_in = width
             layers.append(nn.Sequential(*stage))
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c_in, num_classes))
@@ -85,6 +88,7 @@ def dct_cnn(
     widths: Annotated[tuple[Annotated[int, Range(least=1)], ...], "channels of each stage"] = (64, 128),
     depth: Annotated[int, Range(least=1), "3x3 convolutions of a stage"] = 2,
     init: Annotated[Init, "first weights of them: dirac = the input passes; normal = variance 2 / fan_out"] = "dirac",
+    batch_norm: Annotated[bool, "batch norm after every 3x3 convolution instead of its bias"] = True,
 ) -> DctCnn:
     """The network that the recipe ``cifar-minutes`` trains."""
-    return DctCnn(num_classes, input_shape[0], widths, depth, init)
+    return DctCnn(num_classes, input_shape[0], widths, depth, init, batch_norm)

@@ -69,3 +69,13 @@ def test_normal_has_the_variance_of_he():
     assert len(convolutions) == 3
     for conv in convolutions:
         assert conv.weight.std().item() == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.05)
+
+
+def test_without_batch_norm_convolutions_have_a_bias():
+    model = create_model("dct_cnn", batch_norm=False)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert all(conv.bias is not None for conv in convolutions)
+    assert [conv.bias is None for conv in create_model("dct_cnn").modules() if isinstance(conv, nn.Conv2d)][1:] == [
+        True
+    ] * 4
