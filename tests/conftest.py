@@ -11,6 +11,7 @@ import torch
 from hypothesis import settings
 from plain_network import PlainNetwork
 
+from research.checkpoints import checkpoint
 from research.config import Config
 from research.hooks import HOOKS, Hook
 from research.models import MODELS
@@ -130,7 +131,7 @@ def cells(notebook: str, monkeypatch, **parameters) -> dict:
 def weights(run: Run) -> dict[str, torch.Tensor]:
     """The weights in the newest checkpoint."""
     path = max(run.paths.checkpoints.glob("[0-9]*.pt"))
-    return torch.load(path, weights_only=True)["model"]
+    return checkpoint.read(path)["model"]
 
 
 def rows(run: Run) -> list[dict]:

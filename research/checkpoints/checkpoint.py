@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -14,10 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
 
+from research.checkpoints.bits import packed, unpacked
 from research.errors import UsageError
 from research.files import free_name, replaced, sync_folder
 
 ASIDE = "damaged-"  # before the name of a file that was whole once
+SUMS = "crc-"  # before a digest of the checksums of a file's parts
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -48,28 +51,27 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
     def publish(part: Path, _: Path) -> None:
         nonlocal named
-        named = folder / f"{step:09d}-{digested.digest()}.pt"
+        with open(part, "rb") as file:
+            named = folder / f"{step:09d}-{_digest_of_sums(file)}.pt"
         os.replace(part, named)
 
     with replaced(folder / f"{step:09d}.pt", into=publish) as part, open(part, "wb") as file:
-        digested = _Digested(file)
-        torch.save(state, digested)
-        digested.check()
-        file.flush()
+        stream = _Stream(file)
+        torch.save(packed(state), stream)
+        stream.check()
     return named
 
 
-class _Digested:
-    """A file to write to that digests what passes; an error waits for :meth:`check`, because torch would lose it."""
+class _Stream:
+    """A file to write to; an error waits for :meth:`check`, because torch would lose it."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.hash, self.error = file, hashlib.sha256(), None
+        self.file, self.error = file, None
 
     def write(self, content: bytes | memoryview) -> int:
         if self.error is None:
             try:
                 self.file.write(content)
-                self.hash.update(content)
             except OSError as error:
                 self.error = error
         return len(content)
@@ -81,8 +83,11 @@ class _Digested:
         if self.error is not None:
             raise self.error
 
-    def digest(self) -> str:
-        return self.hash.hexdigest()
+
+def _digest_of_sums(file: BinaryIO) -> str:
+    """The digest of the end of a checkpoint, a list of its parts with the CRC-32 that torch has made of each."""
+    file.seek(zipfile.ZipFile(file).start_dir)
+    return SUMS + hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
 
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
@@ -135,11 +140,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         UsageError: it cannot be read now.
     """
     try:
-        content = path.read_bytes()
-        digest = path.stem.partition("-")[2]
-        if _digest(content, like=digest) != digest:
+        content = io.BytesIO(path.read_bytes())
+        if not _is_whole(content, path.stem.partition("-")[2]):
             raise Damaged("its content does not match its digest")
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        content.seek(0)
+        state = unpacked(torch.load(content, map_location=device, weights_only=True))
     except (Damaged, FileNotFoundError):
         raise
     except OSError as error:
@@ -193,8 +198,13 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-*.pt"), key=lambda path: step_of(path.name), reverse=True)
 
 
-def _digest(content: bytes, like: str) -> str:
-    """The digest of ``content`` of the kind of ``like``: sha256, or (32 digits) blake2b of checkpoints made before."""
-    if len(like) == 32:
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
-    return hashlib.sha256(content).hexdigest()
+def _is_whole(content: io.BytesIO, digest: str) -> bool:
+    """Whether ``content`` has the ``digest`` that its file is named by: that of its list, which each part agrees with.
+
+    Of checkpoints made before it is one of all bytes: SHA-256, or (32 digits) BLAKE2b.
+    """
+    if digest.startswith(SUMS):
+        return _digest_of_sums(content) == digest and zipfile.ZipFile(content).testzip() is None
+    made = hashlib.blake2b(digest_size=16) if len(digest) == 32 else hashlib.sha256()
+    made.update(content.getbuffer())
+    return made.hexdigest() == digest

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from research.checkpoints.bits import unpacked
 from research.checkpoints.functional_wrn import is_functional_wrn, to_torchvision
 from research.errors import UsageError, nearest
 
@@ -144,7 +145,7 @@ def _content(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = unpacked(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"{path}: no such run or file{nearest(path.name, beside)}") from None

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import torch
+from torch import nn
 
 from research.checkpoints import checkpoint
 from research.errors import UsageError
@@ -38,14 +39,46 @@ def test_damaged_newest_is_passed_over_with_a_warning(tmp_path, damage):
         assert checkpoint.load_newest(tmp_path)["step"] == 1
 
 
-def test_a_checkpoint_named_by_the_older_digest_loads_and_its_damage_is_seen(tmp_path):
+def test_wherever_a_bit_is_flipped_the_state_is_what_was_saved_or_the_file_is_damaged(tmp_path):
+    saved = {"step": 1, "weight": torch.arange(40.0), "mask": torch.arange(40) % 3 == 0, "word": "as written"}
+    path = checkpoint.save(tmp_path, 1, saved)
+    content, found = path.read_bytes(), []
+    listing = content.index(b"PK\1\2")
+    for place in [*range(0, listing, 7), *range(listing, len(content))]:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            state = checkpoint.read(path)
+        except checkpoint.Damaged:
+            found.append(place)
+        else:
+            assert state["word"] == "as written" and all(torch.equal(state[n], saved[n]) for n in ("weight", "mask"))
+    assert len([place for place in found if place < listing]) > listing / 7 / 3  # the others are between the parts
+
+
+@pytest.mark.parametrize("digest", [lambda b: hashlib.blake2b(b, digest_size=16), hashlib.sha256])
+def test_a_checkpoint_named_by_an_older_digest_loads_and_its_damage_is_seen(tmp_path, digest):
     new = checkpoint.save(tmp_path, 1, state(1))
     content = new.read_bytes()
-    old = new.rename(tmp_path / f"000000001-{hashlib.blake2b(content, digest_size=16).hexdigest()}.pt")
+    old = new.rename(tmp_path / f"000000001-{digest(content).hexdigest()}.pt")
     assert torch.equal(checkpoint.load_newest(tmp_path)["weight"], state(1)["weight"])
     old.write_bytes(content[:-1] + b"?")
     with pytest.raises(checkpoint.Damaged, match="does not match its digest"):
         checkpoint.read(old)
+
+
+def test_booleans_take_a_bit_and_come_back(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    network.register_buffer("mask", torch.rand(7, 11, 13) > 0.5)
+    network.register_buffer("kernels", (torch.rand(3, 4, 5, 5) > 0.5).to(memory_format=torch.channels_last))
+    saved = {"step": 1, "model": network.state_dict(), "few": [torch.tensor(True), torch.zeros(0, 3).bool()]}
+    large = {"step": 1, "flags": torch.ones(10**6).bool()}
+    assert checkpoint.save(tmp_path / "large", 1, large).stat().st_size < 10**6 / 7
+    read = checkpoint.read(checkpoint.save(tmp_path, 1, saved))
+    assert read["model"]._metadata == saved["model"]._metadata and read["model"].keys() == saved["model"].keys()
+    pairs = zip([*saved["model"].values(), *saved["few"]], [*read["model"].values(), *read["few"]], strict=True)
+    for own, other in pairs:
+        assert own.dtype == other.dtype and torch.equal(own, other) and own.stride() == other.stride()
+    assert saved["model"]["mask"].dtype == torch.bool
 
 
 def test_half_written_file_is_not_a_checkpoint(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from research.checkpoints.bits import to_bits, unpacked
 from research.devices import fetch
 from research.errors import UsageError
 from research.hooks.base import Hook, Reasons, Source
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from research.config import Config
     from research.runs.run import Run
 
-LAST, INITIAL, EVER = 1, 2, 4  # bits of the history of a unit
+HISTORY = LAST, INITIAL, EVER = 1, 2, 4  # bits of the history of a unit
 
 
 @dataclass(eq=False)
@@ -237,7 +238,7 @@ class MaskHook(Hook):
         connected = self.connected()
         for tensor, history, units in zip(self.tensors, self.history.values(), connected, strict=True):
             mask = tensor.flags
-            had = torch.stack([history & bit > 0 for bit in (LAST, INITIAL, EVER)])
+            had = torch.stack([history & bit > 0 for bit in HISTORY])
             still = torch.cat([had[:2].sum(1), (had[:2] & mask).sum(1), had[2:].sum(1), mask.sum()[None]]).tolist()
             before, first, kept, survived, ever, active = still
             run.log(
@@ -262,11 +263,20 @@ class MaskHook(Hook):
         return [used_units(mask) | {"living": units} for mask, units in zip(masks, alive, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": dict(self.history), "moved": self._moved, "late": self._late}
+        history = {name: [to_bits(units & bit) for bit in HISTORY] for name, units in self.history.items()}
+        return {"history": history, "moved": self._moved, "late": self._late}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = {name: bits.cpu().byte() for name, bits in state["history"].items()}  # int64 in older ones
+        self.history = {name: read_history(units) for name, units in unpacked(state["history"]).items()}
         self._moved, self._late = state.get("moved", 0), state.get("late", False)  # newer than the first checkpoints
+
+
+def read_history(stored: Tensor | list[Tensor]) -> Tensor:
+    """A tensor's history, uint8 (N,), from a checkpoint: bool (N,) for each bit, or in older ones the bits (N,)."""
+    if isinstance(stored, Tensor):
+        return stored.cpu().byte()
+    last, initial, ever = (flags.cpu().byte() for flags in stored)
+    return last * LAST | initial * INITIAL | ever * EVER
 
 
 @dataclass(eq=False)

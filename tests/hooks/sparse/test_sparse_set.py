@@ -56,13 +56,15 @@ def test_events_come_when_the_published_code_has_them():
         assert (len(steps), steps[:3], steps[-3:]) == (count, first, last)
 
 
-def test_history_is_a_byte_a_unit_and_that_of_older_checkpoints_is_read(tiny):
+def test_history_is_three_bits_a_unit_and_that_of_older_checkpoints_is_read(tiny):
     hook = fit(Run.create(tiny(epochs=1, hooks={"set": {"period": "2", "sparsity": 0.8}}))).hooks["set"]
-    state = hook.state_dict()
-    bits = state["history"]
-    assert {each.dtype for each in bits.values()} == {torch.uint8}
+    state, bits = hook.state_dict(), hook.history
     assert {tensor.name: tensor.units for tensor in hook.tensors} == {name: len(each) for name, each in bits.items()}
-    assert all((each & 7).gt(0).any() and each.max() <= 7 for each in bits.values())
-    hook.load_state_dict(state | {"history": {name: each.long() for name, each in bits.items()}})
-    for name, each in hook.history.items():
-        assert each.dtype == torch.uint8 and torch.equal(each, bits[name])
+    assert {int(number) for each in bits.values() for number in each.unique()} == {0, 4, 5, 6, 7}
+    stored = [planes["bits"] for each in state["history"].values() for planes in each]
+    assert sum(map(len, stored)) <= sum(3 * (len(each) // 8 + 1) for each in bits.values())
+    older = [{name: each.to(kind) for name, each in bits.items()} for kind in (torch.uint8, torch.int64)]
+    for history in (state["history"], *older):
+        hook.load_state_dict(state | {"history": history})
+        for name, each in hook.history.items():
+            assert each.dtype == torch.uint8 and torch.equal(each, bits[name])
