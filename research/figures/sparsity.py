@@ -109,6 +109,7 @@ def _strips(axis: Axes, own: pd.DataFrame, known: pd.DataFrame, dense: dict[str,
     mean = own["density"].groupby([own[name] for name in same]).transform("mean")
     budgets = levels([*mean, *known["density"]], 0.1)
     own, known = own.assign(budget=mean.map(budgets)), known.assign(budget=known["density"].map(budgets))
+    own = own.sort_values("distribution", key=lambda each: each != "uniform", kind="stable")  # as what was published
     epochs, ticks, place = set(own["epochs"]), {}, 0
     for budget in [each for each in dict.fromkeys(budgets.values()) if (own["budget"] == each).any()]:
         first, inside = place, known[known["budget"] == budget]

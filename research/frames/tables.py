@@ -92,7 +92,7 @@ def notes(compared: pd.DataFrame, margin: float | None = None, digits: int = 2) 
         ends = (f"{unclear['seen'].agg(end):.{digits}f}" for end in ("min", "max"))
         said.append(
             f"{len(unclear)} of {len(compared)} cannot be told from no difference, which is not to say that there is "
-            f"none: they would show one of {' to '.join(dict.fromkeys(ends))}."
+            f"none: it takes one of {' to '.join(dict.fromkeys(ends))} to be seen."
         )
         if margin is None:
             said.append("Equality was not tested, for want of a margin.")
