@@ -1,4 +1,5 @@
-"""Error against the cost of a network, as frames: own runs with their counted networks, and the published points.
+"""Error against the cost of a network, as frames: own runs with their counted networks, and the published points; and
+the configurations that no other one beats.
 
 Both kinds of point have the columns ``network``, ``dataset``, ``family`` (of the substitute; "dense" for none),
 ``setting``, ``distilled``, ``params``, ``mult_adds`` (of one input) and ``top1_err`` (percent).
@@ -6,17 +7,24 @@ Both kinds of point have the columns ``network``, ``dataset``, ``family`` (of th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from research.config import Config
 from research.errors import UsageError
+from research.files import read_json
 from research.frames import Runs
 from research.frames.groups import Group, group_runs
 from research.frames.published import load_published
+from research.frames.sparse import step_times
 from research.measures.cost import Cost
+from research.runs.paths import RunPaths
 from research.trained.network_cost import network_cost
 
 FAMILY = re.compile(r"SepHashed|Hashed|TensorTrain|[A-Za-z]+")  # at the start of a published method's name
@@ -24,6 +32,13 @@ RENAMED = {"conv": "dense", "tensortrain": "tt", "g": "bottleneck"}  # else the 
 NETWORKS = {"WRN-28-10": "wrn-28-10", "WRN-40-2": "wrn-40-2", "WRN-50-2": "wide_resnet50_2", "DARTS": "darts"}
 DATASETS = {"CIFAR-10": "cifar10", "ImageNet": "imagenet"}
 POINT = ["network", "dataset", "family", "setting", "distilled", "params", "mult_adds", "top1_err"]
+COSTS = {
+    "params": "learnable parameters",
+    "inference": "mult-adds of one image",
+    "training": "mult-adds of training",
+    "cpu_seconds": "CPU seconds of training",
+}
+PASSES = 3  # a forward pass, and two as expensive ones backward: for the inputs of a layer and for its weights
 
 
 def counted(runs: Runs) -> list[tuple[Group, Config, Cost]]:
@@ -129,3 +144,62 @@ def training_losses(runs: Runs) -> pd.DataFrame:
 
 def _distilled(group: Group) -> bool:
     return "distill" in str(group.runs["hooks"].iloc[0]).split("+")
+
+
+# -- what no other configuration beats ----------------------------------------------------------------------------
+
+
+def priced(points: pd.DataFrame, runs: Runs) -> pd.DataFrame:
+    """``points`` with what each run costs: the columns of COSTS.
+
+    ``points`` are those of :func:`budget_points` or :func:`research.frames.sparse.sparse_points`. Products with the zeros of masks are not counted, though the masks
+    here only simulate sparsity. ``training`` counts three passes an image, over all epochs, and the teacher's forward
+    pass; not evaluations, and not the gradients of inactive weights that some methods look at. ``cpu_seconds`` is the
+    shortest epoch of training, times epochs, threads and processes: other work on the machine disturbs it least.
+    """
+    by_name = runs.set_index("name").loc[points["run"]]
+    images = (by_name["step"] * by_name["batch_size"]).to_numpy(float)
+    mult_adds = points["mult_adds"]
+    inference = points.get("sparse_mult_adds", mult_adds)
+    own = PASSES * points.get("trained_mult_adds", mult_adds)
+    teachers = [_teacher(run) for _, run in by_name.iterrows()]
+    steps = step_times(runs)
+    seconds = [
+        steps.get(name, math.nan) / 1000 * run["step"] * _threads(Path(run["dir"])) for name, run in by_name.iterrows()
+    ]
+    return points.assign(inference=inference, training=images * (own + np.array(teachers)), cpu_seconds=seconds)
+
+
+def _teacher(run: pd.Series) -> float:
+    """Multiply-adds of a teacher's forward pass for an image of ``run``; 0 without one, NaN where it is not known."""
+    name = run.get("distill.teacher")
+    if not isinstance(name, str):
+        return 0.0
+    place = Path(name) if Path(name).exists() else Path(run["dir"]).parent / name
+    config = read_json(RunPaths(place).config, None) if name else read_json(RunPaths(run["dir"]).config, None)
+    try:
+        mult_adds = network_cost(Config.stored(config)).cost.mult_adds if config else math.nan
+    except UsageError:
+        return math.nan
+    return mult_adds / (run["epoch"] if run.get("distill.cache") is True else 1)  # asked once an image
+
+
+def _threads(directory: Path) -> int:
+    """Threads of all processes of a run, as it last went on."""
+    sessions: Any = read_json(RunPaths(directory).environment, [])
+    last = sessions[-1] if isinstance(sessions, list) and sessions else {}
+    return (last.get("threads") or 1) * (last.get("processes") or 1)
+
+
+def front(points: pd.DataFrame, cost: str, error: str = "top1_err") -> pd.DataFrame:
+    """A row for every ``configuration``, cheapest first: ``n``, means of the ``cost`` and ``error``, and ``best``.
+
+    ``best``: no other configuration has as small a mean error at as small a cost; those of unknown cost are left out.
+    By means alone: whether two neighbours differ is for a test to tell.
+    """
+    grouped = points.dropna(subset=[cost, error]).groupby("configuration", sort=False)
+    table = grouped.agg(n=(error, "count"), cost=(cost, "mean"), error=(error, "mean")).sort_values(["cost", "error"])
+    cheap, good = table["cost"].to_numpy(), table["error"].to_numpy()
+    no_worse = (cheap <= cheap[:, None]) & (good <= good[:, None])  # of the column than of the row
+    beaten = no_worse & ((cheap < cheap[:, None]) | (good < good[:, None]))
+    return table.assign(best=~beaten.any(axis=1)).rename(columns={"cost": cost, "error": error})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +130,9 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
     """A row for every run that has been evaluated.
 
     Columns: run, configuration, method, dataset, model, seed, sparsity (as asked for), distribution (of it over
-    layers), params (learnable), density (percent, see above), mult_adds, sparse_mult_adds, step_ms (the shortest epoch
-    over its steps, wall clock), epochs, top1 (percent, last epoch).
+    layers), params (learnable), density (percent, see above), mult_adds, sparse_mult_adds, trained_mult_adds (the same
+    over training, the mean of the epochs), step_ms (the shortest epoch over its steps, wall clock), epochs, top1
+    (percent, last epoch).
 
     Raises:
         UsageError: there is none.
@@ -149,6 +151,7 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
             known |= {"seed": run.seed, "params": held.params(density), "epochs": run.epoch}
             known |= {"sparsity": given.get("sparsity", np.nan), "distribution": given.get("distribution", "uniform")}
             known |= {"mult_adds": sum(held.mult_adds.values()), "sparse_mult_adds": held.sparse_mult_adds(density)}
+            known |= {"trained_mult_adds": _over_training(held, mine)}
             rows.append({"run": run.name, **known, "step_ms": steps.get(run.name, np.nan), "top1": run.last_top1})
             stored[config.dataset] = max(held.stored, stored.get(config.dataset, 0))
     if not rows:
@@ -161,6 +164,13 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
     points.loc[small, "configuration"] = "small " + points.loc[small, "configuration"]
     order = points["method"].map({method: place for place, method in enumerate(NAMES)}).rename("order")
     return points.iloc[np.lexsort((points["seed"], -points["density"], order))].reset_index(drop=True)
+
+
+def _over_training(held: Sizes, layers: pd.DataFrame) -> float:
+    """Sparse multiply-adds of one input, the mean of all epochs: each has the mean of its start and end."""
+    after = [dict(zip(epoch["layer"], epoch["density"], strict=True)) for _, epoch in layers.groupby("trained")]
+    ends = [held.sparse_mult_adds(held.initial | density) for density in ({}, *after)]
+    return float(np.mean([(start + end) / 2 for start, end in pairwise(ends)])) if after else ends[0]
 
 
 def published_sparse(models: Sequence[str] | None = None, verified: bool = True) -> pd.DataFrame:
