@@ -32,7 +32,7 @@ def pareto_fronts(points: pd.DataFrame, costs: Sequence[str] = tuple(COSTS)) -> 
         UsageError: there is no error with a known cost.
     """
     fronts = {cost: table for cost in costs if len(table := front(points, cost))}
-    if not fronts:
+    if not fronts or not (points["top1_err"] > 0).any():
         raise UsageError("there is no error with a known cost to draw")
     first = next(iter(fronts.values()))
     numbers = {name: str(place) for place, name in enumerate(first.index, start=1)}

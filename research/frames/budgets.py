@@ -152,22 +152,22 @@ def _distilled(group: Group) -> bool:
 def priced(points: pd.DataFrame, runs: Runs) -> pd.DataFrame:
     """``points`` with what each run costs: the columns of COSTS.
 
-    ``points`` are those of :func:`budget_points` or :func:`research.frames.sparse.sparse_points`. Products with the zeros of masks are not counted, though the masks
-    here only simulate sparsity. ``training`` counts three passes an image, over all epochs, and the teacher's forward
-    pass; not evaluations, and not the gradients of inactive weights that some methods look at. ``cpu_seconds`` is the
-    shortest epoch of training, times epochs, threads and processes: other work on the machine disturbs it least.
+    ``points`` are those of :func:`budget_points` or :func:`research.frames.sparse.sparse_points`. Products with the
+    zeros of masks are not counted, though the masks here only simulate sparsity. ``training`` counts three passes an
+    image, over all epochs, and the teacher's forward pass; not evaluations, and not the gradients of inactive weights
+    that some methods look at. ``cpu_seconds`` is the shortest epoch of training, times epochs, threads and processes:
+    other work on the machine disturbs it least.
     """
     by_name = runs.set_index("name").loc[points["run"]]
-    images = (by_name["step"] * by_name["batch_size"]).to_numpy(float)
+    steps = by_name["step"].where(by_name["step"] > 0).to_numpy(float)  # of runs that say how many
     mult_adds = points["mult_adds"]
     inference = points.get("sparse_mult_adds", mult_adds)
     own = PASSES * points.get("trained_mult_adds", mult_adds)
     teachers = [_teacher(run) for _, run in by_name.iterrows()]
-    steps = step_times(runs)
-    seconds = [
-        steps.get(name, math.nan) / 1000 * run["step"] * _threads(Path(run["dir"])) for name, run in by_name.iterrows()
-    ]
-    return points.assign(inference=inference, training=images * (own + np.array(teachers)), cpu_seconds=seconds)
+    training = steps * by_name["batch_size"].to_numpy() * (own + np.array(teachers))
+    shortest = by_name.index.map(step_times(runs)).to_numpy(float) / 1000  # seconds of a step
+    threads = [_threads(Path(directory)) for directory in by_name["dir"]]
+    return points.assign(inference=inference, training=training, cpu_seconds=steps * shortest * threads)
 
 
 def _teacher(run: pd.Series) -> float:

@@ -308,7 +308,12 @@ def test_notebook_without_runs_shows_what_was_published(here, monkeypatch, capsy
 
 def test_notebook_draws_and_logs_runs(runs, here, monkeypatch):
     names = cells("analysis/budgets", monkeypatch, log="log.md", title="Budgets")
-    assert [name for name, _ in names["drawn"]] == ["error against cost", "with and without a teacher", "cost by layer"]
+    assert [name for name, _ in names["drawn"]] == [
+        "error against cost",
+        "pareto fronts",
+        "with and without a teacher",
+        "cost by layer",
+    ]
     text = (here / "log.md").read_text()
     assert "| tt:0.8 distill | tt:0.8 | -3.50 [-9.85, +2.85] | 2 pairs | 0.09 | 0.12 |" in text
-    assert text.count("![") == 3
+    assert text.count("![") == 4

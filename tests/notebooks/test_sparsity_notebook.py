@@ -24,7 +24,7 @@ def test_without_runs_it_shows_what_was_published(here, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "no folder of runs at runs. What needs runs is left out below." in text
     assert re.findall("^(?:mnist_mlp|wrn-28-2|resnet50)$", text, re.M) == ["mnist_mlp", "wrn-28-2", "resnet50"]
-    assert text.count(": no runs.") == 4 and names["drawn"] == []
+    assert text.count(": no runs.") == 6 and names["drawn"] == []
     assert not (names["known"]["verification"] == "unverified").any()
     assert list(here.iterdir()) == []
 
@@ -35,10 +35,10 @@ def test_runs_of_several_methods_become_every_figure_and_one_entry(here, tiny):
             fit(Run.create(tiny(name=f"{name}-{seed}", epochs=1, seed=seed, hooks=hooks)))
     done = execute("analysis/sparsity", {"log": "log.md", "folder": "kept"}, progress=False)
     outputs = [output for cell in nbformat.read(done, 4).cells for output in cell.get("outputs", ())]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     log = (here / "log.md").read_text()
     links = re.findall(r"!\[.*\]\((.*)\)", log)
-    assert len(links) == 4 and all((here / link).is_file() for link in links)
+    assert len(links) == 5 and all((here / link).is_file() for link in links)
     assert re.search(r"^\| DSR 0.9 \| 2 \| \d+\.\d\d ± \d+\.\d\d \|  \| 5,\d{3} \| \d+\.\d\d \|", log, re.M)
     assert len(re.findall(r"^\| (?:dense|DSR|pruning|tied|static)[^|]* \| \d", log, re.M)) == 5
     assert re.search(r"^\| DSR 0.9 \| static sparse 0.9 \| [+-].*2 pairs \|", log, re.M)
