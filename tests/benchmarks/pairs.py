@@ -15,9 +15,12 @@ from __future__ import annotations
 import argparse
 import resource
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from time import monotonic, process_time
 from typing import Any, NamedTuple
 
@@ -42,6 +45,49 @@ def told(work: Callable[[], float]) -> float:
 def _of_children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+class Alone:
+    """A way in a process of its own, as a run is; each call returns the CPU seconds that it took there.
+
+    ``prepare(*given)`` makes there what is called; what it raises is raised here by the first call.
+    """
+
+    def __init__(self, prepare: Callable[..., Callable[[], Any]], *given: Any):
+        processes = get_context("spawn")
+        self.pipe, there = processes.Pipe()
+        processes.Process(target=_serve, args=(there, prepare, given), daemon=True).start()
+
+    def __call__(self) -> float:
+        return self._asked("seconds")
+
+    def peak(self) -> float:
+        """The most memory that the process has had, in MB."""
+        return self._asked("peak")
+
+    def _asked(self, question: str) -> float:
+        self.pipe.send(question)
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection, prepare: Callable[..., Callable[[], Any]], given: tuple) -> None:
+    import torch  # the programs have it already
+
+    torch.set_num_threads(1)
+    try:
+        work, failure = prepare(*given), None
+        work()  # compiles and fills caches
+    except Exception as error:
+        failure = RuntimeError(f"{type(error).__name__}: {error}")  # the error itself may not travel
+    with suppress(EOFError):  # until the process that asks has ended
+        while question := pipe.recv():
+            if question == "peak":
+                pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+            else:
+                pipe.send(failure or cpu_seconds(work))
 
 
 class Ways(NamedTuple):

@@ -14,6 +14,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import distributions
 from multiprocessing import get_context
@@ -22,12 +23,14 @@ from typing import Any
 
 import psutil
 import torch
+from figure import against_aims, growth_against_size
 from pairs import HEAD, Row, measured
 
+from research.figures.style import render
 from research.files import write_atomic
 from research.runs.environment import environment
 
-PROGRAMS = ("pictures", "loaders", "frameworks", "power_grad", "nmi", "ldi", "frames", "start", "sweep")
+PROGRAMS = ("pictures", "loaders", "frameworks", "power_grad", "nmi", "ldi", "population", "frames", "start", "sweep")
 RIVALS = ("lightning", "accelerate", "mosaicml", "webdataset", "simplejpeg", "scikit-learn", "torchmetrics")
 RIVALS += ("fast-histogram",)
 RESULTS = Path(__file__).parent / "results"
@@ -43,15 +46,26 @@ def rows_of(program: str, seconds: float, small: bool) -> list[dict[str, Any]]:
     return [{"program": program} | row for row in measured(rows, seconds, small)]
 
 
+def growth_rows(small: bool) -> list[dict[str, Any]]:
+    """How costs grow with size, in this process."""
+    growth = importlib.import_module("growth")
+    return growth.measured(growth.GROWTHS, small)
+
+
 def run(programs: list[str], seconds: float, small: bool) -> dict[str, Any]:
     """The results of ``programs``, each in a process of its own, which leaves the next one nothing to pay for."""
     started, told = time.monotonic(), provenance()
     print(HEAD)
     rows = []
     for program in programs:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            rows += pool.submit(rows_of, program, seconds, small).result()
+        rows += alone(rows_of, program, seconds, small)
     return told | {"seconds": round(time.monotonic() - started), "rows": rows}
+
+
+def alone(function: Callable[..., Any], *given: Any) -> Any:
+    """What ``function`` returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *given).result()
 
 
 def provenance() -> dict[str, Any]:
@@ -89,6 +103,11 @@ def markdown(results: dict[str, Any]) -> str:
         outcome = "met" if row["met"] else "**missed**"
         cells = (row["subject"], row["rival"], f"{row['ratio']:.3g}", spread, noise, row["aim"], outcome)
         lines.append(f"| {' | '.join(cells)} |")
+    if "growth" in results:
+        lines += ["", "| cost | against | grows with the power | 95 % interval |", "| --- | --- | ---: | ---: |"]
+        for row in results["growth"]:
+            interval = "{:.2f} to {:.2f}".format(*row["interval"])
+            lines.append(f"| {row['subject']} | {row['size']} | {row['exponent']:.2f} | {interval} |")
     return "\n".join(lines)
 
 
@@ -104,8 +123,13 @@ def main(words: list[str] | None = None) -> int:
         print(markdown(json.loads(given.markdown.read_text())))
         return 0
     results = run(given.only, given.seconds, given.small)
+    if set(given.only) == set(PROGRAMS):
+        results["growth"] = alone(growth_rows, given.small)
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomic(given.out / "bench.json", json.dumps(results, indent=1) + "\n")
+    write_atomic(given.out / "bench.png", render(against_aims(results))[".png"])
+    if growth := results.get("growth"):
+        write_atomic(given.out / "growth.png", render(growth_against_size(growth))[".png"])
     print(f"\n{results['seconds']} s; {given.out / 'bench.json'}")
     return int(any(str(row["missing"]).startswith("failed") for row in results["rows"]))
 
