@@ -33,8 +33,9 @@ def confirming(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None)
 
 
 def starts(point: Point, runs: Collection[str]) -> set[str]:
-    """Those of the ``runs`` that a method of ``point`` starts from, by name."""
-    values = [value for given in point.config.hooks.values() for value in given.values() if isinstance(value, str)]
+    """Those of the ``runs`` that ``point`` or a method of it starts from, by name."""
+    given = [{"init": point.config.init, "from": point.config.continue_from}, *point.config.hooks.values()]
+    values = [value for each in given for value in each.values() if isinstance(value, str)]
     return {value.replace("{seed}", str(point.config.seed)) for value in values} & set(runs)
 
 

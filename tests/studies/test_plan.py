@@ -11,6 +11,7 @@ from research.errors import UsageError
 from research.runs.plans import read_plan, read_plans
 from research.runs.run import Run
 from research.studies import sweep as sweeping
+from research.studies.plan import confirming
 from research.studies.study import expand, read_study
 from research.studies.sweep import sweep
 from research.training.sources import places
@@ -167,6 +168,14 @@ def test_what_compared_arms_start_from_is_run_on_the_fresh_seeds_too(study):
     assert {f"confirm-s-{arm}-seed-7" for arm in COPIES} <= there()
     config = Run.open("runs/confirm-s-copy-seed-7").config
     assert places(config) == [Path("runs/confirm-s-moved-seed-7").resolve()]
+
+
+def test_an_arm_may_begin_with_the_weights_or_the_training_of_another(study):
+    runs = {"base": {}, "tuned": {"init": "arm:base"}, "longer": {"continue_from": "arm:base", "epochs": 9}}
+    design = read_study(study(runs=runs, seeds=[3], contrasts=[["tuned", "longer"]], confirm_seeds=[7]))
+    points = {point.arm: point for point in expand(design)}
+    assert places(points["tuned"].config) == places(points["longer"].config) == [points["base"].dir]
+    assert {point.arm for point in confirming(design)} == runs.keys()
 
 
 def test_an_arm_that_is_none_is_refused_where_a_run_is_to_start_from_it(study):
