@@ -6,9 +6,6 @@ nats; ``epoch`` counts those that are done, ``lr`` is the rate of the epoch's la
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from research.files import write_atomic
@@ -23,41 +20,47 @@ COLUMNS = {  # name -> (kind of row, value in it)
     "eval_top5": ("val", "top5"),
     "lr": ("train", "lr"),
 }
-HEADER = ["epoch", *COLUMNS]
+HEADER = ",".join(["epoch", *COLUMNS])
 
 
 def update(paths: RunPaths) -> None:
     """Bring the table up to the newest row of metrics; what a run that went back to a checkpoint had later goes."""
     known = _read(paths)
-    missing: dict[int, dict[str, Any]] = {}
+    found = _missing(paths, known)
+    if not found:
+        return
+    lines = {epoch: line for epoch, line in known.items() if epoch < min(found)} | found
+    if lines != known:
+        write_atomic(paths.summary, "\n".join([HEADER, *(lines[epoch] for epoch in sorted(lines))]) + "\n")
+
+
+def _missing(paths: RunPaths, known: dict[int, str]) -> dict[int, str]:
+    """The lines from the newest evaluated epoch back to one that is known, by epoch."""
+    values: dict[int, dict[str, Any]] = {}
     for row in newest_rows(paths.metrics):
         epoch = row["epoch"] + 1
-        if missing and epoch < max(missing) and epoch in known:
+        if epoch in known and any("eval_top1" in later for number, later in values.items() if number > epoch):
             break
-        line = missing.setdefault(epoch, {})
         for name, (kind, value) in COLUMNS.items():
             if row["kind"] == kind:
-                line.setdefault(name, row.get(value))
-    whole = {epoch: line for epoch, line in missing.items() if "eval_top1" in line}
-    if whole:
-        kept = {epoch: line for epoch, line in known.items() if epoch < max(whole)} | whole
-        write_atomic(paths.summary, _text({"epoch": epoch, **kept[epoch]} for epoch in sorted(kept)))
+                values.setdefault(epoch, {}).setdefault(name, row.get(value))
+    return {epoch: _line(epoch, of_epoch) for epoch, of_epoch in values.items() if "eval_top1" in of_epoch}
 
 
-def _read(paths: RunPaths) -> dict[int, Mapping[str, Any]]:
+def _line(epoch: int, values: dict[str, Any]) -> str:
+    """A value that is not known, or was not finite, is empty."""
+    each = (values.get(name) for name in COLUMNS)
+    return ",".join([str(epoch), *("" if value is None else repr(value) for value in each)])
+
+
+def _read(paths: RunPaths) -> dict[int, str]:
     """The lines that are there, by epoch; none of a file that is another's, or torn."""
     try:
-        with open(paths.summary, newline="") as file:
-            table = csv.DictReader(file)
-            whole = (line for line in table if None not in line.values()) if table.fieldnames == HEADER else ()
-            return {int(line.pop("epoch")): line for line in whole}
+        header, *lines = paths.summary.read_text().splitlines()
     except (OSError, ValueError):
         return {}
-
-
-def _text(lines: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, HEADER, lineterminator="\n")
-    table.writeheader()
-    table.writerows(lines)
-    return text.getvalue()
+    whole = [line for line in lines if line.count(",") == len(COLUMNS)]
+    try:
+        return {int(line.partition(",")[0]): line for line in whole} if header == HEADER else {}
+    except ValueError:
+        return {}

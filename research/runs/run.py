@@ -79,6 +79,7 @@ class Run:
     best_top1: float = -math.inf  # percent, on the validation set
     last_top1: float | None = None  # after the newest epoch
     saved_at: float = 0.0  # time.monotonic() of the last checkpoint
+    tabled_at: float = 0.0  # and of the last summary.csv
     evaluation_seconds: float = 0.0  # of the last evaluation in this session
     pulse: Pulse = Pulse()  # where this process stands, for who watches it
 

@@ -23,6 +23,8 @@ from research.training.beginnings import continue_training
 from research.training.meter import Meter
 from research.training.outcome import Stopped
 
+TABLE_SECONDS = 1.0  # between two writings of summary.csv, which would cost networks of milliseconds as much again
+
 
 def checkpoint_due(run: Run) -> bool:
     return time.monotonic() - run.saved_at >= 60 * run.config.checkpoint_minutes
@@ -61,6 +63,9 @@ def save(run: Run, meter: Meter, stop: bool = False) -> None:
             "metrics_bytes": metrics.length_on_disk(run.paths.metrics),
         }
         checkpoint.save(run.paths.checkpoints, run.step, state)
+        if stop or run.epoch == run.epochs or time.monotonic() - run.tabled_at > TABLE_SECONDS:
+            epoch_table.update(run.paths)
+            run.tabled_at = time.monotonic()
     report(run, meter)
     run.saved_at = time.monotonic()
     if stop and run.epoch < run.epochs:
@@ -121,6 +126,7 @@ def resume(run: Run) -> Meter:
         if run.rank == 0:
             lost = metrics.cut(run.paths.metrics, state["metrics_bytes"], run.step, run.epoch, run.batch)
             notes += [lost] if lost else []
+            epoch_table.update(run.paths)
             print(f"{run.name}: continuing at epoch {run.epoch}, step {run.step}", flush=True)
     for note in notes:
         run.note(note)
@@ -227,10 +233,8 @@ def restore(run: Run, meter: Meter, state: dict[str, Any]) -> None:
 
 
 def keep_best(run: Run, top1: float) -> None:
-    """Note the result of an epoch, also in ``summary.csv``, and keep the best weights in ``best.safetensors``."""
+    """Note the result of an epoch and keep the weights of the best one so far in ``best.safetensors``."""
     run.last_top1 = top1
-    if run.rank == 0:
-        epoch_table.update(run.paths)
     if top1 <= run.best_top1:
         return
     run.best_top1 = top1
