@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from array import array
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from research.config import Config
@@ -20,11 +18,9 @@ from research.config.merging import NESTED
 from research.errors import UsageError
 from research.files import read_json
 from research.frames.configurations import configuration, differing, key, told_apart, word
-from research.runs.metrics import each_row
+from research.runs.columns import numbers_of
 from research.runs.paths import RunPaths
-from research.runs.summaries import number, read_summaries
-
-LONG = ("run", "kind", "step", "epoch", "metric", "value")
+from research.runs.summaries import read_summaries
 
 
 class Runs(pd.DataFrame):
@@ -54,31 +50,7 @@ class Runs(pd.DataFrame):
         Columns: run, kind, step, epoch, metric, value (float64; NaN where it was not finite), and one column for each
         text that rows carry, such as layer. Rows without a number, such as notes, are left out.
         """
-        runs, kinds, metrics, texts = {}, {}, {}, {}  # names -> numbers, which take less memory a row
-        places = [array("q") for _ in range(4)]  # run, kind, step and epoch of every row
-        rows, names, values = array("q"), array("q"), array("d")  # of every number
-        for directory in map(Path, self["dir"]):
-            run = runs.setdefault(directory.name, len(runs))
-            for row in each_row(RunPaths(directory).metrics):
-                at, before = len(places[0]), len(values)
-                for name, value in row.items():
-                    if name not in LONG and (value is None or isinstance(value, (int, float))):
-                        rows.append(at)
-                        names.append(metrics.setdefault(name, len(metrics)))
-                        values.append(number(value))
-                if len(values) > before:
-                    place = run, kinds.setdefault(row["kind"], len(kinds)), row["step"], row["epoch"]
-                    for column, value in zip(places, place, strict=True):
-                        column.append(value)
-                    for name, value in row.items():
-                        if isinstance(value, str) and name not in LONG:
-                            texts.setdefault(name, {})[at] = value
-        at = np.array(rows)
-        of_run, kind, step, epoch = (np.array(column)[at] for column in places)
-        frame = {"run": _named(runs, of_run), "kind": _named(kinds, kind), "step": step, "epoch": epoch}
-        frame |= {"metric": _named(metrics, np.array(names)), "value": np.array(values)}
-        frame |= {name: pd.Series(given).reindex(at).to_numpy() for name, given in texts.items()}
-        return pd.DataFrame(frame)
+        return numbers_of(map(Path, self["dir"]))
 
     def changes(self) -> list[dict[str, Any]]:
         """For every run, the parameters that differ from their default and define what it computed.
@@ -110,10 +82,6 @@ class Runs(pd.DataFrame):
         apart = told_apart([label for _, label in labels.values()], [changes for changes, _ in labels.values()])
         labels = dict(zip(labels, apart, strict=True))
         return pd.Series([labels[key(each)] for each in told], index=self.index, dtype=object, name="configuration")
-
-
-def _named(numbers: Mapping[str, int], column: np.ndarray) -> pd.Series:
-    return pd.Series(list(numbers), dtype=str).take(column).reset_index(drop=True)
 
 
 def _not_understood(path: Path) -> str:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ from synthetic_runs import LAYERS, write_run
 from research.errors import UsageError
 from research.frames import load_runs
 from research.runs import metrics, status
+from research.runs.columns import LONG
+from research.runs.summaries import number
 
 
 def test_one_row_a_run_with_config_and_progress(tmp_path):
@@ -49,6 +52,34 @@ def test_without_numbers_columns_keep_their_types(tmp_path):
     types = load_runs(tmp_path).metrics.dtypes
     (run / "metrics.jsonl").write_text("")
     assert load_runs(tmp_path).metrics.dtypes.equals(types)
+
+
+def test_metrics_of_odd_rows_are_those_that_are_read_one_by_one(tmp_path):
+    random = Random(1)
+    choices = [1.5, 2, None, True, "text", "1.0", [1], {"x": 1}, float("nan"), 10**400, 2**70]
+    lines = ["{broken", "[]", "3", "", "[1,2", "1],[2", '{"kind":"train","step":1,"epoch":0,"a":NaN}']
+    for step in range(600):
+        row = {
+            random.choice(["kind", "kind", "split"]): random.choice(["epoch", "val", "odd"]),
+            "step": step,
+            "epoch": 0,
+        }
+        row |= {name: random.choice(choices) for name in random.sample(["a", "b", "c", "value"], random.randint(0, 4))}
+        lines.append(json.dumps(row | ({"step": 2**70} if step % 50 == 0 else {})))
+    random.shuffle(lines)
+    (write_run(tmp_path, "odd") / "metrics.jsonl").write_text("\n".join([*lines, '{"kind": "tr']))
+    expected = []
+    for row in filter(None, (metrics.read_row(line.encode()) for line in lines)):
+        texts = {name: row[name] for name in "abc" if isinstance(row.get(name), str)}
+        for name in set(row) - set(LONG):
+            if row[name] is None or isinstance(row[name], (int, float)):
+                place = (row["kind"], row["step"], name)
+                expected.append((*place, repr(number(row[name])), sorted(texts.items())))
+    found = [
+        (row["kind"], row["step"], row["metric"], repr(row["value"]), [(n, row[n]) for n in "abc" if row[n] == row[n]])
+        for row in load_runs(tmp_path).metrics.to_dict("records")
+    ]
+    assert sorted(found) == sorted(expected) and [row[1] for row in found] == [row[1] for row in expected]
 
 
 def test_metrics_follow_any_selection_of_runs(tmp_path):

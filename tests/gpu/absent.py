@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
@@ -23,6 +24,10 @@ def stand_in() -> dict[str, str]:
     if find_spec("psutil") is None:
         sys.modules["psutil"] = psutil()
         found["psutil"] = "the available memory alone"
+    if find_spec("orjson") is None:
+        sys.modules["orjson"] = ModuleType("orjson")
+        sys.modules["orjson"].loads = json.loads
+        found["orjson"] = "json"
     if find_spec("sklearn") is None:
         from research.data import synthetic
 
