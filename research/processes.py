@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 DIE_WITH_PARENT = (
     "RESEARCH_DIE_WITH_PARENT"  # environment: the signal that a started command wants at its parent's death
 )
@@ -160,6 +161,19 @@ def stop_on_signals() -> None:
     for number in filter(listens, STOP_SIGNALS):
         signal.signal(number, lambda *_: _stop.set())
     unblock()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for what is allocated next: as a rule it goes back to the system, which
+    clears every page anew when a layer asks for it again.
+
+    Blocks of more than 32 MB go back as ever. What an environment says of ``MALLOC_…`` counts, and other C libraries
+    than glibc stay as they are.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and not any(name.startswith("MALLOC_") for name in os.environ):
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # as far as glibc raises it by itself
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def peak_memory(device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,19 +36,21 @@ class Ema(Hook):
 
     def setup(self, run: Run) -> None:
         # what a loss scale skips only the device knows, and then counts there
+        self._averages: Sequence[Tensor] = ()
         self.averaged = AveragedModel(run.model, device=run.device if run.config.amp == "fp16" else None)
 
     @torch.no_grad()
     def step_end(self, run: Run) -> None:
-        averaged, current = tensors_of(self.averaged.module), tensors_of(run.model)
-        moving = [place for place, tensor in enumerate(averaged) if tensor.is_floating_point()]
+        if not self._averages:  # as soon as device and memory format are final; then both keep their tensors
+            pairs = list(zip(tensors_of(self.averaged.module), tensors_of(run.model), strict=True))
+            self._averages, self._weights = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+            self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
         shares = self._count(run.skipped)
         if isinstance(shares, Tensor):
-            shares = [shares.to(averaged[place].dtype) for place in moving]
-        torch._foreach_lerp_([averaged[place] for place in moving], [current[place] for place in moving], shares)
-        for own, new in zip(averaged, current, strict=True):
-            if not own.is_floating_point():  # masks, counts, indices: an average would be rounded to another one
-                own.copy_(new)
+            shares = [shares.to(average.dtype) for average in self._averages]
+        torch._foreach_lerp_(self._averages, self._weights, shares)
+        for own, new in self._copied:  # masks, counts, indices: an average would be rounded to another one
+            own.copy_(new)
         for weight, mask in self._masked:
             weight.mul_(mask)
 

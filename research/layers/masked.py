@@ -204,7 +204,7 @@ def largest(values: Tensor, count: int) -> Tensor:
         return values.nan_to_num(least, torch.inf, -torch.inf).topk(count, sorted=False).indices.sort().values
     array = values.detach().to(torch.promote_types(values.dtype, torch.float32)).numpy()  # which has no bfloat16
     places = np.arange(0)
-    if len(array) > 50_000:
+    if len(array) > 10_000:
         sample = array[:: len(array) // 4096 | 1]
         expected = count / len(array) * len(sample)
         rank = min(len(sample), int(expected + 3 * expected**0.5 + 3))  # three standard deviations: hardly ever too few

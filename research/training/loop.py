@@ -94,7 +94,8 @@ def train_epoch(run: Run, meter: Meter) -> None:
                     for hook in hooks:
                         loss = hook.loss(run, loss)
                 run.pulse.beat(run.step, IN_STEP, part)  # the ranks meet in what comes now
-                run.scaler.scale(loss / config.accumulation).backward()
+                share = loss / config.accumulation if config.accumulation > 1 else loss
+                run.scaler.scale(share).backward()
             meter.add(loss, run.logits, run.targets)
         run.pulse.beat(run.step, IN_STEP, config.accumulation + 1)
         stop = Vote(stop_requested)

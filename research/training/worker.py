@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from research.distributed import destroy_distributed, init_distributed
+from research.processes import keep_freed_memory
 from research.resources import Resources
 from research.runs.network import pick_device
 from research.runs.pulse import STARTING, Pulse
@@ -14,6 +15,7 @@ from research.training.loop import fit
 
 def train(directory: str) -> None:
     """Train the run in ``directory`` as the rank that the environment names."""
+    keep_freed_memory()
     run = Run.open(directory)
     run.resources = Resources.handed()
     if threads := run.resources.threads if run.resources else run.config.threads:

@@ -1,9 +1,9 @@
-"""What the training loop costs over a bare one, what each method adds to a step, and how much memory both take.
+"""What the training loop costs over a bare one, and what each method adds to a step: time and memory.
 
-python tests/benchmarks/loop.py [--only loop methods memory] [--models mnist_mlp resnet20] [--rounds 15]
+python tests/benchmarks/loop.py [--only loop methods] [--models mnist_mlp resnet20] [--rounds 15]
 
-The bare loop has the same batches and network and nothing around them. Ways take turns, so that neighbours on the
-machine hurt all alike; ratios are of CPU time within a round, of memory those of processes that do nothing else.
+The bare loop has the same batches and network and nothing around them. Each way is a process of its own, as a run is;
+processes take turns in pairs, so that neighbours on the machine hurt both alike: ratios are of CPU time within a pair.
 """
 
 import argparse
@@ -11,9 +11,10 @@ import io
 import multiprocessing
 import resource
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import partial
+from multiprocessing.connection import Connection
 from statistics import median, quantiles
 from time import process_time
 from typing import Any
@@ -27,6 +28,7 @@ from research.config import Config
 from research.data.augment import Augment
 from research.data.loader import DataInfo, Share
 from research.data.memory_loader import Images, MemoryLoader
+from research.processes import keep_freed_memory
 from research.runs.run import Run
 from research.training.loop import train_epoch
 from research.training.meter import Meter
@@ -50,7 +52,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "power_grad": {"power_grad": {}},
     "logit_stats": {"logit_stats": {}},
 }
-PARTS = ["loop", "methods", "memory"]
 Row = dict[str, Any]
 
 
@@ -94,97 +95,93 @@ def ours(run: Run, meter: Meter) -> None:
     meter.new_epoch()
 
 
-def in_turn(works: dict[str, Callable[[], None]], rounds: int, steps: int) -> Iterator[Row]:
-    """CPU ms of one of the ``steps`` of each, the least, and the ratio to the first: median of pairs, p10, p90.
+def serve(loop: str, model: str, batch: int, hooks: dict[str, Any], asked: Connection) -> None:
+    """Answer each question with the CPU ms of a step, the last one with the peak memory of this process in MB.
 
-    In each round every way is measured right beside the first one, in an order that is reversed from round to round;
-    a round that is not measured comes first.
+    ``loop``: ``bare`` with PyTorch's SGD as it comes, ``bare, fused``, or ``ours`` as a process of a run has it.
     """
-
-    def milliseconds(what: str) -> float:
-        started = process_time()
-        works[what]()
-        return 1e3 * (process_time() - started) / steps
-
-    first, *others = works
-    taken = {what: [] for what in others}
-    for number in range(rounds + 1):
-        for what in others:
-            pair = (first, what) if number % 2 else (what, first)
-            times = {each: milliseconds(each) for each in pair}
-            taken[what].append((times[what] / times[first], times[what], times[first]))
-    yield {"what": first, "than": first, "ratio": 1.0, "ms": min(pair[2] for times in taken.values() for pair in times)}
-    for what, pairs in taken.items():
-        ratios = sorted(ratio for ratio, _, _ in pairs[1:])
-        p10, *_, p90 = quantiles(ratios, n=10, method="inclusive")
-        least = min(own for _, own, _ in pairs[1:])
-        yield {"what": what, "than": first, "ratio": median(ratios), "p10": p10, "p90": p90, "ms": least}
-
-
-def loop_rows(models: list[str], rounds: int) -> Iterator[Row]:
-    """The loop against a bare one, with PyTorch's SGD as it comes and with the optimizer that the loop uses."""
-    for model in models:
-        runs = [prepared(model, 64) for _ in range(4)]
-        ways = {}
-        for what, (run, _) in zip(("a bare loop", "a bare loop again"), runs[:2], strict=True):
-            decay = run.config.weight_decay
-            sgd = torch.optim.SGD(run.model.parameters(), 0.1, run.config.momentum, weight_decay=decay, nesterov=True)
-            ways[what] = partial(bare, run, sgd)
-        ways["a bare loop, our optimizer"] = partial(bare, runs[2][0], runs[2][0].optimizer)
-        ways["our loop"] = partial(ours, *runs[3])
-        yield from ({"model": model} | row for row in in_turn(ways, rounds, MODELS[model][1]))
-
-
-def method_rows(model: str, batch: int, rounds: int) -> Iterator[Row]:
-    """A step with each method against a plain one, all in our loop; events come at the methods' own periods."""
-    runs = {"plain": prepared(model, batch), "plain again": prepared(model, batch)}
-    runs |= {what: prepared(model, batch, hooks=hooks) for what, hooks in METHODS.items()}
-    rows = in_turn({what: partial(ours, *run) for what, run in runs.items()}, rounds, MODELS[model][1])
-    yield from ({"model": model} | row for row in rows)
-
-
-def peak(model: str, hooks: dict[str, Any] | None, answer: Any) -> None:
-    """Train two epochs and answer with the most memory that this process has had, in MB; no ``hooks``: a bare loop."""
     torch.set_num_threads(1)
-    run, meter = prepared(model, 128, hooks=hooks or {})
-    for _ in range(2):
-        bare(run, run.optimizer) if hooks is None else ours(run, meter)
-    answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    if loop == "ours":
+        keep_freed_memory()
+    run, meter = prepared(model, batch, hooks=hooks)
+    given = {"momentum": run.config.momentum, "weight_decay": run.config.weight_decay, "nesterov": True}
+    optimizer = torch.optim.SGD(run.model.parameters(), 0.1, **given, fused="fused" in loop)
+    epoch = partial(ours, run, meter) if loop == "ours" else partial(bare, run, optimizer)
+    while asked.recv():
+        started = process_time()
+        epoch()
+        asked.send(1e3 * (process_time() - started) / len(run.train_loader))
+    asked.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 
 
-def memory_rows(model: str) -> Iterator[Row]:
-    """The peak of a process that trains with our loop, and with each method, as a ratio to that of a bare loop."""
-    processes, first = multiprocessing.get_context("spawn"), None
-    for what, hooks in {"a bare loop": None, "our loop": {}, **METHODS}.items():
-        here, there = processes.Pipe()
-        child = processes.Process(target=peak, args=(model, hooks, there))
-        child.start()
-        megabytes = here.recv()
-        child.join()
-        first = first or megabytes
-        yield {"model": model, "what": what, "than": "a bare loop", "ratio": megabytes / first, "MB": megabytes}
+class Way:
+    """A process that trains in one way whenever it is called; CPU ms of a step."""
+
+    def __init__(self, loop: str, model: str, batch: int, hooks: dict[str, Any] | None = None):
+        processes = multiprocessing.get_context("spawn")
+        self.pipe, there = processes.Pipe()
+        self.process = processes.Process(target=serve, args=(loop, model, batch, hooks or {}, there), daemon=True)
+        self.process.start()
+
+    def __call__(self) -> float:
+        self.pipe.send(True)
+        return self.pipe.recv()
+
+    def end(self) -> float:
+        """Its peak memory in MB."""
+        self.pipe.send(False)
+        peak = self.pipe.recv()
+        self.process.join()
+        return peak
+
+
+def compare(what: str, way: Way, first: Way, rounds: int) -> Row:
+    """A way against the ``first`` one, beside each other in an order that is reversed from round to round, after a
+    round that does not count: the median of the ratios with p10 and p90, the least ms, and the peak memory."""
+    pairs = []
+    for number in range(rounds + 1):
+        order = (first, way) if number % 2 else (way, first)
+        times = {each: each() for each in order}
+        pairs.append((times[way], times[first]))
+    ratios = sorted(own / other for own, other in pairs[1:])
+    p10, *_, p90 = quantiles(ratios, n=10, method="inclusive")
+    least, than = (min(column) for column in zip(*pairs[1:], strict=True))
+    return {"what": what, "ratio": median(ratios), "p10": p10, "p90": p90, "ms": least, "its ms": than, "MB": way.end()}
+
+
+def loop_rows(model: str, rounds: int) -> Iterator[Row]:
+    """The loop against a bare one, batch 64."""
+    first = Way("bare", model, 64)
+    for what, loop in {
+        "a bare loop again": "bare",
+        "a bare loop, SGD fused": "bare, fused",
+        "our loop": "ours",
+    }.items():
+        yield compare(what, Way(loop, model, 64), first, rounds)
+    yield {"what": "a bare loop", "MB": first.end()}
+
+
+def method_rows(model: str, rounds: int) -> Iterator[Row]:
+    """Our loop with each method against our loop without one, batch 100; events come at the methods' own periods."""
+    first = Way("ours", model, 100)
+    for what, hooks in {"no method": {}, **METHODS}.items():
+        yield compare(what, Way("ours", model, 100, hooks), first, rounds)
+    yield {"what": "no method", "MB": first.end()}
 
 
 def show(rows: Iterator[Row]) -> None:
     for row in rows:
-        numbers = " ".join(f"{name} {row[name]:8.3f}" for name in ("ratio", "p10", "p90", "ms", "MB") if name in row)
-        print(f"{row['model']:10s} {row['what']:28s} {numbers}", flush=True)
+        numbers = [f"{name} {value:.4g}" for name, value in row.items() if name != "what"]
+        print(f"{row['what']:28s} {'  '.join(numbers)}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=["loop", "methods"], default=["loop", "methods"])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    if "loop" in options.only:
-        print("the loop, batch 64; ms a step; ratio of CPU time to a bare loop's")
-        show(loop_rows(options.models, options.rounds))
-    if "methods" in options.only:
-        print("methods, batch 100; ms a step; ratio of CPU time to a plain step's")
-        show(method_rows("mnist_mlp", 100, options.rounds))
-    if "memory" in options.only:
-        print("peak memory of a process, batch 128; ratio to a bare loop's")
-        for model in options.models:
-            show(memory_rows(model))
+    for part, rows in {"loop": loop_rows, "methods": method_rows}.items():
+        for model in options.models if part in options.only else ():
+            print(f"{part}, {model}: CPU ms of a step, ratio to the first; peak memory")
+            show(rows(model, options.rounds))

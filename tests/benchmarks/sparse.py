@@ -32,6 +32,7 @@ from research.hooks.sparse.base import forget
 from research.hooks.sparse.deepr import deepr_noise
 from research.layers.masked import Masked, active_weights, masked_weights
 from research.models import create_model
+from research.processes import keep_freed_memory
 
 CASES = {  # model: sparsity, K, limits in ms of an event and of DeepR's upkeep, batch of a whole step
     "mnist_mlp": (0.98, 600, 1, 0.5, 100),
@@ -182,6 +183,7 @@ if __name__ == "__main__":
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a process of a run does
     print("1 thread, least CPU time of repeats; limits are those of an event or a step's upkeep")
     for model in options.models:
         events(model, options.repeats)

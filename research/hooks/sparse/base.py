@@ -118,8 +118,7 @@ class MaskHook(Hook):
         for tensor, history, killed, grown in zip(
             self.tensors, self.history.values(), event.killed, event.grown, strict=True
         ):
-            if len(grown):
-                history.scatter_(0, grown, history.index_select(0, grown).bitwise_or_(EVER))
+            history.numpy()[grown.numpy()] |= EVER
             if len(killed) and self.momentum == "reset":
                 forget(run.optimizer, tensor, killed)
 

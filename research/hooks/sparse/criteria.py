@@ -75,13 +75,12 @@ def grow_random(tensor: Masked, count: int, generator: torch.Generator | None = 
     if 2 * free < tensor.units or 4 * count > free:
         chosen = torch.randperm(free, generator=generator)[:count].sort().values
         return tensor.inactive.index_select(0, chosen)
-    grown = tensor.active[:0]
+    grown, flags = np.arange(0), tensor.flags.numpy()
     while missing := count - len(grown):  # as if drawn one by one; a unit that comes again does not count
         draws = int(1.1 * missing * tensor.units / free) + 8
-        drawn = torch.randint(tensor.units, (draws,), generator=generator)
-        drawn = drawn.index_select(0, where(~tensor.is_active(drawn)))[:missing]
-        grown = torch.cat([grown, drawn]).unique()
-    return grown
+        drawn = torch.randint(tensor.units, (draws,), generator=generator).numpy()
+        grown = np.unique(np.concatenate([grown, drawn[~flags[drawn]][:missing]]))
+    return torch.from_numpy(grown)
 
 
 @torch.no_grad()
@@ -89,8 +88,9 @@ def grow_largest(tensor: Masked, count: int, score: Tensor, dropped: Tensor) -> 
     """The ``count`` units of largest ``score`` (all of them if there are fewer), ascending.
 
     Candidates are the inactive units and the ``dropped`` ones among the active. ``score`` is a float tensor shaped as
-    the mask, and of the same memory format.
+    the mask, and of the same memory format; it is overwritten.
     """
     flat, dropped = tensor.flat(score), send(dropped, score.device)
-    scores = flat.index_fill(0, tensor.places, -torch.inf).index_copy_(0, dropped, flat.index_select(0, dropped))
-    return largest(scores, min(count, tensor.units - len(tensor.active) + len(dropped)))
+    of_dropped = flat.index_select(0, dropped)
+    flat.index_fill_(0, tensor.places, -torch.inf).index_copy_(0, dropped, of_dropped)
+    return largest(flat, min(count, tensor.units - len(tensor.active) + len(dropped)))

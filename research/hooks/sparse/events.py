@@ -12,7 +12,7 @@ from torch import Tensor
 
 from research.devices import fetch
 from research.hooks.sparse.criteria import grow_largest, grow_random
-from research.layers.masked import Masked, where
+from research.layers.masked import Masked
 
 Growth = Literal["gradient", "random"]
 
@@ -89,10 +89,12 @@ def exchange(tensors: Sequence[Masked], dropped: Sequence[Tensor], chosen: Seque
     """
     killed, grown = [], []
     for tensor, lost, won in zip(tensors, dropped, chosen, strict=True):
-        again = tensor.is_active(won)
-        with tensor.without(won.index_select(0, where(again))):
-            killed.append(lost.index_select(0, where(tensor.is_active(lost))))
-        grown.append(won.index_select(0, where(~again)))
+        flags, lost, won = tensor.flags.numpy(), lost.numpy(), won.numpy()
+        stays = flags[won]
+        flags[won[stays]] = False
+        killed.append(torch.from_numpy(lost[flags[lost]]))
+        flags[won[stays]] = True
+        grown.append(torch.from_numpy(won[~stays]))
         tensor.change(killed[-1], grown[-1])
     return Event(killed, grown)
 
