@@ -3,7 +3,8 @@
 python tests/benchmarks/frameworks.py
 
 Network, batches, SGD and what is told after an epoch, the mean loss and top-1, are the same. A measurement is an epoch
-of 400 steps of 2 ms or of 8 of 100 ms; what Lightning prepares for a call is in it, as no call leaves it out.
+of 400 steps of 2 ms or of 8 of 100 ms; what Lightning prepares for a call is in it, as no call leaves it out. Each way
+is a process of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
+from functools import cache, partial
 
 import torch
 from loop import ours, prepared
-from pairs import Row, Ways, main
+from pairs import Alone, Row, Ways, main, told
 from torch.nn import functional as F
 
 from research.runs.run import Run
@@ -148,10 +149,22 @@ def silently(work: Callable[[], object]) -> None:
         work()
 
 
+def our_loop(model: str, steps: int) -> Callable[[], None]:
+    return partial(ours, *prepared(model, BATCH, steps))
+
+
+def theirs(rival: Callable[[Run], Callable[[], None]], model: str, steps: int) -> Callable[[], None]:
+    return rival(prepared(model, BATCH, steps)[0])
+
+
+@cache
+def alone(prepare: Callable, *given) -> Alone:
+    return Alone(prepare, *given)
+
+
 def against(rival: Callable[[Run], Callable[[], None]], model: str, small: bool) -> Ways:
     steps = 4 if small else STEPS[model]
-    own, other = (prepared(model, BATCH, steps) for _ in range(2))
-    return Ways(partial(ours, *own), rival(other[0]))
+    return Ways(alone(our_loop, model, steps), Alone(theirs, rival, model, steps), cost=told)
 
 
 RIVALS = {

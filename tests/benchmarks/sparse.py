@@ -4,12 +4,14 @@ python tests/benchmarks/sparse.py [--repeats 7] [--models mnist_mlp wrn-28-2 res
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from time import process_time
 from types import SimpleNamespace
 
 import torch
+from pairs import Row, Ways
 from torch import nn
 from torch.nn import functional as F
 
@@ -86,7 +88,8 @@ def with_gradients(run: SimpleNamespace, tensors: list[Masked]) -> None:
         run.optimizer.state[tensor.weight]["momentum_buffer"] = torch.zeros_like(tensor.weight)
 
 
-def events(name: str, repeats: int) -> None:
+def events(name: str) -> dict[str, tuple[Callable[[], None], Callable[[], None], float]]:
+    """Event -> what is timed, what comes before it, and its limit in ms."""
     sparsity, k, event_limit, upkeep_limit, _ = CASES[name]
     run, _ = prepared(name, StaticSparse(sparsity=sparsity))
     tensors = masked_weights(run.model)
@@ -122,17 +125,27 @@ def events(name: str, repeats: int) -> None:
         deepr_noise(tensors, 0.01, 1e-5, generator)
         finish(deepr_step(tensors, *before, grow))
 
-    repeats *= 1 if name == "resnet50" else 10
-    rows = [
-        ("DSR event", clock(lambda: finish(dsr_step(tensors, threshold, k, grow)[0]), repeats, redraw), event_limit),
-        ("SET event", clock(lambda: finish(set_step(tensors, 0.1, grow)), repeats, redraw), event_limit),
-        ("RigL event", clock(lambda: finish(rigl_step(tensors, 0.3, dense)), repeats, redraw), event_limit),
-        ("ITOP event", clock(lambda: finish(itop_step(tensors, 0.3, dense)), repeats, redraw), event_limit),
-        ("SNFS event", clock(lambda: finish(snfs_step(tensors, dense, 0.3)), repeats, redraw), event_limit),
-        ("DeepR upkeep", clock(upkeep, repeats, remember), upkeep_limit),
-    ]
-    for what, took, limit in rows:
-        print(f"{name:10s} {what:14s} {took:9.2f} ms   limit {limit:6.1f} ms")
+    return {
+        "DSR event": (lambda: finish(dsr_step(tensors, threshold, k, grow)[0]), redraw, event_limit),
+        "SET event": (lambda: finish(set_step(tensors, 0.1, grow)), redraw, event_limit),
+        "RigL event": (lambda: finish(rigl_step(tensors, 0.3, dense)), redraw, event_limit),
+        "ITOP event": (lambda: finish(itop_step(tensors, 0.3, dense)), redraw, event_limit),
+        "SNFS event": (lambda: finish(snfs_step(tensors, dense, 0.3)), redraw, event_limit),
+        "DeepR upkeep": (upkeep, remember, upkeep_limit),
+    }
+
+
+def within_limit(name: str, event: str, small: bool) -> Ways:
+    work, before, limit = events(name)[event]
+    return Ways(work, 1e-3 * limit, before)
+
+
+ROWS = [
+    Row(f"{event}, {name}", f"{CASES[name][3 if event == 'DeepR upkeep' else 2]:g} ms", "<= 1",
+        partial(within_limit, name, event))
+    for name in ("mnist_mlp", "wrn-28-2")
+    for event in ("DSR event", "SET event", "RigL event", "ITOP event", "SNFS event", "DeepR upkeep")
+]  # fmt: skip
 
 
 def steps(name: str, repeats: int) -> None:
@@ -186,6 +199,8 @@ if __name__ == "__main__":
     keep_freed_memory()  # as a process of a run does
     print("1 thread, least CPU time of repeats; limits are those of an event or a step's upkeep")
     for model in options.models:
-        events(model, options.repeats)
+        repeats = options.repeats * (1 if model == "resnet50" else 10)
+        for event, (work, before, limit) in events(model).items():
+            print(f"{model:10s} {event:14s} {clock(work, repeats, before):9.2f} ms   limit {limit:6.1f} ms")
         if CASES[model][-1]:
             steps(model, options.repeats)

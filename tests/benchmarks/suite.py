@@ -30,7 +30,20 @@ from research.figures.style import render
 from research.files import write_atomic
 from research.runs.environment import environment
 
-PROGRAMS = ("pictures", "loaders", "frameworks", "power_grad", "nmi", "ldi", "population", "frames", "start", "sweep")
+PROGRAMS = (
+    "pictures",
+    "loaders",
+    "frameworks",
+    "power_grad",
+    "nmi",
+    "ldi",
+    "sparse",
+    "population",
+    "checkpoints",
+    "frames",
+    "start",
+    "sweep",
+)
 RIVALS = ("lightning", "accelerate", "mosaicml", "webdataset", "simplejpeg", "scikit-learn", "torchmetrics")
 RIVALS += ("fast-histogram",)
 RESULTS = Path(__file__).parent / "results"
