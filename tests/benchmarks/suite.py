@@ -72,7 +72,10 @@ def run(programs: list[str], seconds: float, small: bool) -> dict[str, Any]:
     rows = []
     for program in programs:
         rows += alone(rows_of, program, seconds, small)
-    return told | {"seconds": round(time.monotonic() - started), "rows": rows}
+    found = told | {"rows": rows}
+    if set(programs) == set(PROGRAMS):
+        found["growth"] = alone(growth_rows, small)
+    return found | {"seconds": round(time.monotonic() - started)}
 
 
 def alone(function: Callable[..., Any], *given: Any) -> Any:
@@ -136,13 +139,15 @@ def main(words: list[str] | None = None) -> int:
         print(markdown(json.loads(given.markdown.read_text())))
         return 0
     results = run(given.only, given.seconds, given.small)
-    if set(given.only) == set(PROGRAMS):
-        results["growth"] = alone(growth_rows, given.small)
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomic(given.out / "bench.json", json.dumps(results, indent=1) + "\n")
     write_atomic(given.out / "bench.png", render(against_aims(results))[".png"])
-    if growth := results.get("growth"):
+    growth = results.get("growth")
+    if growth:
         write_atomic(given.out / "growth.png", render(growth_against_size(growth))[".png"])
+    told = f"# What `make bench` measured\n\n![ratios in units of their aims](bench.png)\n\n{markdown(results)}\n"
+    told += "\n![costs against sizes](growth.png)\n" if growth else ""
+    write_atomic(given.out / "README.md", told)
     print(f"\n{results['seconds']} s; {given.out / 'bench.json'}")
     return int(any(str(row["missing"]).startswith("failed") for row in results["rows"]))
 
