@@ -23,6 +23,7 @@ from loop import ours, prepared
 from pairs import Alone, Row, Ways, main, told
 from torch.nn import functional as F
 
+from research.processes import keep_freed_memory
 from research.runs.run import Run
 
 STEPS = {"mnist_mlp": 400, "resnet20": 8}
@@ -150,6 +151,7 @@ def silently(work: Callable[[], object]) -> None:
 
 
 def our_loop(model: str, steps: int) -> Callable[[], None]:
+    keep_freed_memory()  # as a process of a run does
     return partial(ours, *prepared(model, BATCH, steps))
 
 

@@ -13,8 +13,11 @@ import torch
 from loop import METHODS, bare, ours, prepared
 from pairs import Alone, Row, Ways, main, told
 
+from research.processes import keep_freed_memory
+
 
 def our_loop(model: str, batch: int, method: str) -> Callable[[], None]:
+    keep_freed_memory()  # as a process of a run does
     return partial(ours, *prepared(model, batch, hooks=METHODS.get(method, {})))
 
 

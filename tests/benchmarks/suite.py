@@ -33,6 +33,7 @@ from research.runs.environment import environment
 PROGRAMS = (
     "pictures",
     "loaders",
+    "methods",
     "frameworks",
     "power_grad",
     "nmi",
