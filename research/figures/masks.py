@@ -17,14 +17,14 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from research.errors import UsageError
-from research.figures.style import PAGE, ramp, style
+from research.figures.style import PAGE, number_log_axis, ramp, style
 from research.frames.masks import PREDICTORS
 
 APART = 0.34  # of the distance of two arms: how far its seeds stand apart, in the order of the seeds
 
 
 def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "living_1") -> Figure:
-    """Top-1 of every run of :func:`~research.frames.plans.runs_by_arm`, an arm a column: a dot a seed, its colour the
+    """Error of every run of :func:`~research.frames.plans.runs_by_arm`, an arm a column: a dot a seed, its colour the
     ``living`` units; circles are the first result, diamonds the fresh seeds. Bars: mean and 95 % interval over
     all seeds of the arm (Student's t). Within a column seeds stand in their order and have no other place.
 
@@ -47,10 +47,13 @@ def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "l
             for x, row in zip(across, rows.itertuples(), strict=True):
                 alive = getattr(row, living, np.nan)
                 colour = "0.6" if np.isnan(alive) else shades(scale(alive))
-                axis.plot(x, row.top1, "D" if row.fresh else "o", color=colour, markersize=3.5, mew=0.3, mec="0.2")
-            _interval(axis, place, rows["top1"])
+                axis.plot(
+                    x, 100 - row.top1, "D" if row.fresh else "o", color=colour, markersize=3.5, mew=0.3, mec="0.2"
+                )
+            _interval(axis, place, 100 - rows["top1"])
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-        axis.set_ylabel("top-1, last epoch (%)")
+        axis.set(yscale="log", ylabel="top-1 error, last epoch (%)")
+        number_log_axis(axis.yaxis)
         if living in table:
             told = "living units of the first hidden layer"
             figure.colorbar(mpl.cm.ScalarMappable(scale, shades), ax=axis, label=told, pad=0.01)
@@ -66,8 +69,9 @@ def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "l
 def _interval(axis: Axes, place: float, values: pd.Series) -> None:
     """Mean of ``values`` at ``place``, with its 95 % interval where there are several."""
     if len(values) > 1:
-        reach = values.sem() * stats.t.ppf(0.975, len(values) - 1)
-        axis.errorbar(place, values.mean(), reach, color="0.2", marker="_", markersize=9, linewidth=0.9, zorder=1)
+        mean, reach = values.mean(), values.sem() * stats.t.ppf(0.975, len(values) - 1)
+        lower = min(reach, 0.9 * mean)  # an error below 0 has no place on the axis
+        axis.errorbar(place, mean, [[lower], [reach]], color="0.2", marker="_", markersize=9, linewidth=0.9, zorder=1)
 
 
 def numbers_at_start(table: pd.DataFrame, others: pd.DataFrame | None = None) -> Figure:
