@@ -95,7 +95,7 @@ def numbers_at_start(table: pd.DataFrame, others: pd.DataFrame | None = None) ->
             axis.set_ylabel("log odds of an error")
         handles = [Line2D([], [], marker="o", linewidth=0, color=c, label=f"exponent {p:g}") for p, c in shades.items()]
         if others is not None and len(others):
-            handles.append(Line2D([], [], marker="x", linewidth=0, color="#D55E00", label="masks from DSR"))
+            handles.append(Line2D([], [], marker="x", linewidth=0, color="#D55E00", label="copied masks"))
         figure.legend(handles=handles, loc="outside lower center", ncols=6)
         plt.close(figure)
     return figure

@@ -28,11 +28,11 @@ from research.runs.run import Run
 IMAGES = 300  # of the first training batches: their Jacobians, and their statistics in batch norm
 PREDICTORS = {
     "log_active": "log10 of active weights",
-    "living_1": "living units, first hidden layer (%)",
-    "living_2": "living units, second hidden layer (%)",
-    "log_paths": "log10 of paths to the output with fewest, plus one",
+    "living_1": "living units, layer 1 (%)",
+    "living_2": "living units, layer 2 (%)",
+    "log_paths": "log10 (1 + paths), least output",
     "ldi": "LDI",
-    "mass": "sum of density times width, hidden layers",
+    "mass": "density x width, summed",
 }
 
 BEYOND = ("log_active", "living_1", "living_2")  # what a predictor is asked to tell more than
