@@ -139,14 +139,19 @@ def classes_and_shape(name: str, data_args: Mapping[str, Any]) -> tuple[int, tup
     Raises:
         UsageError: its classes are counted on disk.
     """
-    dataset = describe(name)
-    classes = dataset.classes or {"imagenet": 1000}.get(name)
+    classes = describe(name).classes or {"imagenet": 1000}.get(name)
     if not classes:
         raise UsageError(f"{name}: its classes are not known without its files")
+    return classes, input_shape(name, data_args)
+
+
+def input_shape(name: str, data_args: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of one input, (C, H, W) of an image as it is augmented, or the length of a vector."""
+    dataset = describe(name)
     if dataset.kind == "vectors":
-        return classes, dataset.shape
+        return dataset.shape
     side = Augment(**arguments(name, data_args)[0]).size(dataset)
-    return classes, (dataset.shape[0], side, side)
+    return dataset.shape[0], side, side
 
 
 def check_dataset(name: str, data_args: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from research.config import Config
-from research.data.datasets import classes_and_shape, describe
+from research.data.datasets import classes_and_shape, describe, input_shape
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook
 from research.layers.substitute import Report
@@ -79,24 +79,23 @@ class Counted:
 
 def count_run(
     given: Mapping[str, Any],
-    input_shape: tuple[int, ...] | None = None,
+    given_shape: tuple[int, ...] | None = None,
     legacy: Collection[str] = (),
     allow_ignored: bool = False,
 ) -> Counted:
     """Count the network that a run with the parameters ``given`` trains, substitutes, masks and tied weights included.
 
-    The input is that of the data set, if ``given`` names one, else of the data that the network is known for;
-    ``input_shape`` (C, H, W) wins. ``legacy`` and ``allow_ignored``: see :func:`research.measures.cost.count`.
+    The input is that of the data set as it is augmented, if ``given`` or its recipe names one, else of the data that the
+    network is known for; ``given_shape`` (C, H, W) wins. ``legacy`` and ``allow_ignored``: see :func:`research.measures.cost.count`.
 
     Raises:
         UsageError: wrong parameters, or a network that cannot be counted.
     """
     config = Config.load(given)
     classes, shape = known_for(config.model)
-    if "dataset" in given:
-        data = describe(config.dataset)
-        classes, shape = data.classes or classes, data.shape
-    shape = tuple(input_shape or shape)
+    if "dataset" in given or config.dataset != Config.dataset:
+        classes, shape = describe(config.dataset).classes or classes, input_shape(config.dataset, config.data_args)
+    shape = tuple(given_shape or shape)
     run = ScratchRun(Path(config.runs), config)
     run.device = torch.device("cpu")
     try:
