@@ -85,8 +85,9 @@ def count_run(
 ) -> Counted:
     """Count the network that a run with the parameters ``given`` trains, substitutes, masks and tied weights included.
 
-    The input is that of the data set as it is augmented, if ``given`` or its recipe names one, else of the data that the
-    network is known for; ``given_shape`` (C, H, W) wins. ``legacy`` and ``allow_ignored``: see :func:`research.measures.cost.count`.
+    The input is that of the data set as it is augmented, if ``given`` or its recipe names one, else of the data that
+    the network is known for; ``given_shape`` (C, H, W) wins. ``legacy`` and ``allow_ignored``: see
+    :func:`research.measures.cost.count`.
 
     Raises:
         UsageError: wrong parameters, or a network that cannot be counted.
