@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
@@ -117,6 +118,17 @@ class Loader(ABC):
         if self.training:
             return draw_training(augment, rows, heights, widths, self.share.seed, self.epoch, size)
         return draw_evaluation(augment, heights, widths, size)
+
+
+def new_memory(shape: tuple[int, ...], dtype: np.dtype | type = np.float32) -> np.ndarray:
+    """An array not yet filled, for a batch: (shape), aligned as torch's own memory is.
+
+    NumPy asks for huge pages where an array has megabytes, torch does not: the system clears these four times as fast.
+    """
+    size, alignment = math.prod(shape) * np.dtype(dtype).itemsize, 64
+    memory = np.empty(size + alignment, np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool, bool]:

@@ -12,7 +12,7 @@ import torch
 
 from research.data import torch_pixels as gather
 from research.data.augment import Augment, draw_evaluation
-from research.data.loader import Batch, DataInfo, Loader, Share, finish
+from research.data.loader import Batch, DataInfo, Loader, Share, finish, new_memory
 from research.devices import send
 
 SMALLEST_PART = 2**18  # pixels: to hand fewer to another thread takes longer than to render them
@@ -172,8 +172,7 @@ class MemoryLoader(InMemory):
         stored = (images.pixels, images.offsets, images.heights, images.widths)
         for at in range(0, len(rows), batch):
             now, drawn = rows[at : at + batch], draws[at : at + batch]
-            inputs = torch.empty(len(now), size, size, channels)
-            out = inputs.numpy()
+            out = new_memory((len(now), size, size, channels))
             parts = np.array_split(np.arange(len(now)), self.threads)
 
             def render(part: np.ndarray, now=now, drawn=drawn, out=out) -> None:
@@ -182,7 +181,7 @@ class MemoryLoader(InMemory):
                     self.kernel(*stored, now[s], drawn[s], self.finish, out[s])
 
             list((self.pool.map if self.pool else map)(render, parts))
-            yield inputs, self.targets[torch.from_numpy(now)]
+            yield torch.from_numpy(out), self.targets[torch.from_numpy(now)]
 
     def _gathered(self, batch: int, rows: np.ndarray, draws: np.ndarray) -> Iterator[Batch]:
         size = self.info.shape[-1]

@@ -223,6 +223,11 @@ def test_kept_batches_are_never_overwritten(make, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_aligned_as_memory_of_torch_is(make, kind):
+    assert not any(x.data_ptr() % 64 for x, _ in make(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_leaving_an_epoch_early_leaves_no_thread_behind(make, kind):
     loader = make(kind)
     next(iter(loader))

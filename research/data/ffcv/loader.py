@@ -70,8 +70,9 @@ class BetonLoader(Loader):
         if not len(table):
             return
         self.pipeline.reader.metadata = table  # the epoch's thread takes it when it starts
-        epoch = _ffcv().Epoch(self.pipeline, np.arange(len(table), dtype=np.uint64))
-        ready = self._finished(_drain(epoch), table["f0"]) if self.device.type == "cuda" else _copied(_drain(epoch))
+        on_gpu = self.device.type == "cuda"
+        ready = _drain(_ffcv().Epoch(self.pipeline, len(table), new=not on_gpu))
+        ready = self._finished(ready, table["f0"]) if on_gpu else _tensors(ready)
         for inputs, targets in ready:
             inputs = inputs.permute(0, 3, 1, 2)
             yield inputs if self.channels_last else inputs.contiguous(), targets
@@ -110,10 +111,9 @@ class BetonLoader(Loader):
         return table
 
 
-def _copied(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
-    """Copies, because FFCV writes into the same few buffers again and again."""
+def _tensors(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
     for inputs, targets in batches:
-        yield torch.from_numpy(inputs).clone(), torch.from_numpy(targets).clone().reshape(-1)
+        yield torch.from_numpy(inputs), torch.from_numpy(targets).reshape(-1)
 
 
 def _drain(epoch) -> Iterator[tuple[np.ndarray, np.ndarray] | Batch]:

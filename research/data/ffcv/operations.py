@@ -17,6 +17,7 @@ from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.transforms import ToDevice, ToTensor
 
+from research.data.loader import new_memory
 from research.data.pixel_kernels import render
 
 __all__ = ["Epoch", "IntDecoder", "Loader", "Render", "ToDevice", "ToTensor", "most_threads"]
@@ -34,15 +35,36 @@ Compiler.set_num_threads = classmethod(_set_num_threads)
 
 
 class Epoch(EpochIterator):
-    """One pass of FFCV's thread; ``failure`` keeps the exception that ended it, which FFCV would lose."""
+    """One pass of FFCV's thread; ``failure`` keeps the exception that ended it, which FFCV would lose.
+
+    With ``new``, every batch is new memory. FFCV has a few buffers and writes into them again and again, so that every
+    batch would have to be copied.
+    """
 
     failure: Exception | None = None
 
+    def __init__(self, loader: Loader, count: int, new: bool):
+        self.new = new
+        super().__init__(loader, np.arange(count, dtype=np.uint64))  # it starts the thread
+
     def run(self) -> None:
+        if self.new:
+            buffers = self.memory_allocations["operation"]
+            buffers |= {node: New(like) for node, like in buffers.items() if like is not None}
         try:
             super().run()
         except Exception as error:
             self.failure = error
+
+
+class New:
+    """In the place of FFCV's buffers (slots, B, ...): new memory for each slot that is asked for."""
+
+    def __init__(self, buffers: np.ndarray):
+        self.shape, self.dtype = buffers.shape[1:], buffers.dtype
+
+    def __getitem__(self, slot: int) -> np.ndarray:
+        return new_memory(self.shape, self.dtype)
 
 
 class Render(SimpleRGBImageDecoder):
