@@ -180,6 +180,7 @@ NETWORKS: dict[str, Compute] = {
     "mnist_mlp": network("mnist_mlp"),
     "dense_mlp": network("dense_mlp", width=6, depth=5, tc=4),
     "resnet8": network("resnet8"),
+    "dct_cnn": network("dct_cnn", (3, 16, 16)),
     "wrn": network("wrn-10-1"),
     "darts": network("darts", (1, 16, 16), C=4, layers=3),
     "regular_dense": network("regular_dense", (3, 16, 16)),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 KEYS = {"bits", "shape", "order"}
 
@@ -20,8 +21,8 @@ def to_bits(flags: Tensor) -> dict[str, Any]:
     Eight a byte, as they lie in memory: with the dimensions in this order, and the shape that they then have.
     """
     order = sorted(range(flags.ndim), key=flags.stride, reverse=True)  # channels_last lies otherwise
-    laid = flags.cpu().permute(order).numpy()
-    return {"bits": torch.from_numpy(np.packbits(laid)), "shape": list(laid.shape), "order": order}
+    laid = flags.permute(order)
+    return {"bits": _eight_a_byte(laid.flatten() != 0), "shape": list(laid.shape), "order": order}
 
 
 def packed(state: Any) -> Any:
@@ -39,6 +40,14 @@ def unpacked(state: Any) -> Any:
         laid = torch.from_numpy(flags).view(torch.bool).reshape(shape)
         return laid.permute(np.argsort(state["order"]).tolist()).to(bits.device)
     return _in_all(unpacked, state)
+
+
+def _eight_a_byte(flags: Tensor) -> Tensor:
+    """bool (N,) as uint8 (N / 8,), the first flag highest as in NumPy, on the same device: a GPU is not waited for."""
+    if flags.device.type == "cpu":
+        return torch.from_numpy(np.packbits(flags.numpy()))
+    eights = functional.pad(flags.byte(), (0, -len(flags) % 8)).view(-1, 8)
+    return (eights << torch.arange(7, -1, -1, dtype=torch.uint8, device=flags.device)).sum(1, dtype=torch.uint8)
 
 
 def _in_all(change: Callable[[Any], Any], state: Any) -> Any:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from research.runs.run import Run
 
 HISTORY = LAST, INITIAL, EVER = 1, 2, 4  # bits of the history of a unit
+CONNECTED = "inputs", "outputs", "living"  # units of a tensor in a row `sparse`
 
 
 @dataclass(eq=False)
@@ -234,12 +235,14 @@ class MaskHook(Hook):
                 tensor.apply()
 
     def epoch_end(self, run: Run) -> None:
-        connected = self.connected()
-        for tensor, history, units in zip(self.tensors, self.history.values(), connected, strict=True):
+        counts = []
+        for tensor, history in zip(self.tensors, self.history.values(), strict=True):
             mask = tensor.flags
             had = torch.stack([history & bit > 0 for bit in HISTORY])
-            still = torch.cat([had[:2].sum(1), (had[:2] & mask).sum(1), had[2:].sum(1), mask.sum()[None]]).tolist()
-            before, first, kept, survived, ever, active = still
+            counts.append(torch.cat([had[:2].sum(1), (had[:2] & mask).sum(1), had[2:].sum(1), mask.sum()[None]]))
+            history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask.byte() * LAST)
+        told = torch.cat([torch.stack(counts), self.connected()], 1).tolist()  # the one wait for a GPU
+        for tensor, (before, first, kept, survived, ever, active, *units) in zip(self.tensors, told, strict=True):
             run.log(
                 "sparse",
                 layer=tensor.name,
@@ -248,18 +251,24 @@ class MaskHook(Hook):
                 coverage=ever / tensor.units,
                 kept=kept / before if before else None,
                 survived=survived / first if first else None,
-                **units,
+                **{name: None if n < 0 else n for name, n in zip(CONNECTED, units, strict=True)},
             )
-            history.bitwise_and_(~LAST & 0xFF).bitwise_or_(mask.byte() * LAST)
 
-    def connected(self) -> list[dict[str, int | None]]:
-        """Of each tensor: ``inputs`` and ``outputs`` (units, or channels) with any active weight, and how many of the
-        outputs are ``living`` (:func:`~research.measures.paths.living`); none where not all is a chain of matrices."""
+    def connected(self) -> Tensor:
+        """Of each tensor, ``CONNECTED``: int64 (tensors, 3).
+
+        Inputs and outputs (units, or channels) with any active weight, and how many of the outputs are living
+        (:func:`~research.measures.paths.living`); -1 is what there is not: of vectors, and living ones where not all is
+        a chain of matrices.
+        """
         masks = [tensor.shaped(tensor.flags) for tensor in self.tensors]
         chain = not self.choice.dense and all(mask.ndim == 2 for mask in masks)
         chain = chain and all(len(mask) == after.shape[1] for mask, after in pairwise(masks))
-        alive = [int(units.sum()) for units in living(masks)] if chain else [None] * len(masks)
-        return [used_units(mask) | {"living": units} for mask, units in zip(masks, alive, strict=True)]
+        none = masks[0].new_tensor(-1, dtype=torch.int64)
+        alive = [units.sum() for units in living(masks)] if chain else [none] * len(masks)
+        flat = [mask.flatten(2).any(2) if mask.ndim > 2 else mask for mask in masks]
+        used = [(mask.any(0).sum(), mask.any(1).sum()) if mask.ndim > 1 else (none, none) for mask in flat]
+        return torch.stack([torch.stack([*both, units]) for both, units in zip(used, alive, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
         history = {name: [to_bits(units & bit) for bit in HISTORY] for name, units in self.history.items()}
@@ -430,14 +439,6 @@ def idle_sparsities(choice: Choice) -> dict[str, str]:
     if not any(is_shortcut(name) for name in choice.sparse):
         reasons["sparse_downsample"] = "the network has no convolutions of shortcuts"
     return reasons
-
-
-def used_units(mask: Tensor) -> dict[str, int | None]:
-    """``inputs`` and ``outputs``: entries of the second and first dimension of ``mask`` in which any unit is active."""
-    if mask.ndim < 2:
-        return {"inputs": None, "outputs": None}
-    flat = mask.flatten(2).any(2) if mask.ndim > 2 else mask
-    return {"inputs": int(flat.any(0).sum()), "outputs": int(flat.any(1).sum())}
 
 
 def regularizer(tensors: Sequence[Masked], group_lasso: bool = False) -> Tensor:
