@@ -36,7 +36,7 @@ class Numbers:
             self._rows += len(part)
 
     def _add(self, run: str, places: np.ndarray, rows: list[dict[str, Any]]) -> None:
-        columns = dict(zip(rows[0], zip(*(row.values() for row in rows), strict=True), strict=True))
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
         others = {name: column for name, column in columns.items() if name not in LONG}
         numbers = {name: c for name, c in others.items() if c[0] is None or isinstance(c[0], (int, float))}
         if not numbers:
@@ -63,14 +63,15 @@ class Numbers:
     def frame(self) -> pd.DataFrame:
         """One number a row, in the order in which they were logged."""
         rows = self._joined("row", np.int64)
-        order = None if (np.diff(rows) >= 0).all() else np.argsort(rows, kind="stable")
+        order = None if (rows[1:] >= rows[:-1]).all() else np.argsort(rows, kind="stable")
         frame = {}
         for name in LONG:
             column = self._joined(name, {"step": np.int64, "epoch": np.int64, "value": float}.get(name, np.int32))
             column = column if order is None else column[order]
             frame[name] = _named(self._names[name], column) if name in self._names else column
         rows = rows if order is None else rows[order]
-        return pd.DataFrame(frame | {name: pd.Series(t).reindex(rows).to_numpy() for name, t in self._texts.items()})
+        frame |= {name: pd.Series(t).reindex(rows).to_numpy() for name, t in self._texts.items()}
+        return pd.DataFrame(frame, copy=False)  # the columns are its own
 
     def _joined(self, name: str, kind: type) -> np.ndarray:
         return np.concatenate([np.empty(0, kind), *self._columns.pop(name)])
@@ -84,7 +85,7 @@ def numbers_of(directories: Iterable[Path]) -> pd.DataFrame:
     return numbers.frame()
 
 
-def _floats(column: tuple) -> np.ndarray:
+def _floats(column: list) -> np.ndarray:
     return np.array(column if isinstance(column[0], float) else [number(each) for each in column])
 
 

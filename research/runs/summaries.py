@@ -90,7 +90,8 @@ def _fits(value: Any, default: Any) -> bool:
 
 def _summary(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     status = status_of(directory)
-    evaluated = (row.get("loss") for row in newest_rows(RunPaths(directory).metrics) if row["kind"] == "val")
+    newest = newest_rows(RunPaths(directory).metrics, saying=b'"val"')
+    evaluated = (row.get("loss") for row in newest if row["kind"] == "val")
     losses = (number(loss) for loss in evaluated if loss is None or isinstance(loss, (int, float)))
     row = {"name": directory.name, "status": status["status"]}
     row |= {name: value for name, value in config.items() if name not in (*NESTED, "name")}

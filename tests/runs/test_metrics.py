@@ -25,6 +25,15 @@ def test_newest_rows_are_all_rows_backwards(tmp_path_factory, lines, ended, bloc
         assert list(metrics.newest_rows(path)) == metrics.read_rows(path)[::-1]
 
 
+def test_only_lines_that_say_what_is_sought_are_parsed(tmp_path, monkeypatch):
+    path, parsed, read = tmp_path / "metrics.jsonl", [], metrics.read_row
+    rows = [{"kind": kind, "step": step, "epoch": 0} for step in range(200) for kind in ("train", "val")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(metrics, "read_row", lambda line: (parsed.append(line), read(line))[1])
+    assert list(metrics.newest_rows(path, saying=b'"val"')) == rows[:0:-2]
+    assert len(parsed) == 200
+
+
 def test_of_a_long_file_only_the_end_is_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     row = json.dumps({"kind": "val", "step": 1, "epoch": 0}) + "\n"
