@@ -84,6 +84,16 @@ def all_reduce(values: Tensor, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) 
     return values
 
 
+def from_previous_rank(values: Tensor) -> Tensor:
+    """The ``values`` of the rank before this one, the last one's on the first; the same without a process group."""
+    if not dist.is_initialized():
+        return values
+    values = values.contiguous()
+    everyone = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, values)
+    return everyone[dist.get_rank() - 1]
+
+
 def broadcast_buffers(model: nn.Module) -> None:
     """Give every rank the buffers of rank 0, as DDP's training forward does: BatchNorm statistics are local."""
     if dist.is_initialized():

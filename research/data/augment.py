@@ -44,6 +44,8 @@ class Augment:
     flip: Annotated[bool, "mirror every second training image, at random"] = False
     jitter: Annotated[float, Range(least=0, most=1), "brightness, contrast, saturation x U(1 - j, 1 + j)"] = 0.0
     cutout: Annotated[int, Range(least=0), "side of a square set to the mean, clipped at the border"] = 0
+    mixup: Annotated[float, Range(least=0), "images of a step blended, share drawn from Beta(mixup, mixup)"] = 0.0
+    cutmix: Annotated[float, Range(least=0), "a box of another image of the step, area by Beta(cutmix, cutmix)"] = 0.0
     image_size: Annotated[int, Range(least=0), "side of the network's input; 0 = as stored"] = 0
     eval_resize: Annotated[int, Range(least=0), "shorter side before the centre crop; 0 = image_size"] = 0
     crop_pct: Annotated[
@@ -121,10 +123,20 @@ class Augment:
         switches |= {"jitter": self.jitter > 0, "cutout": self.cutout > 0}
         return [name for name, on in switches.items() if on]
 
+    @property
+    def mixed(self) -> list[str]:
+        """The parameters that mix the training images of a step with each other."""
+        return [name for name in ("mixup", "cutmix") if getattr(self, name)]
+
 
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     """Order of the training samples in an epoch: int64 (count,), the same on any machine and library version."""
     return np.argsort(_hash(np.arange(count), seed, epoch, draw=0), kind="stable")
+
+
+def bits_of_batch(batch: int, seed: int, epoch: int) -> int:
+    """64 random bits for what is drawn once for a whole step."""
+    return int(_hash(np.array([batch]), seed, epoch, draw=10)[0])
 
 
 def held_out(labels: np.ndarray, count: int | None = None) -> np.ndarray:

@@ -17,10 +17,11 @@ from research.data.datasets import Dataset, arguments, data_root, describe
 from research.data.ffcv import beton
 from research.data.loader import DataInfo, Loader, Share
 from research.data.memory_loader import Images, MemoryLoader, VectorLoader
+from research.data.mixing import Mixing
 from research.errors import UsageError
 from research.resources import MEMORY_SHARE, Resources, decide, free_gpu_memory, free_memory, usable_gpus
 
-__all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader", "make_loaders"]
+__all__ = ["DataInfo", "Loader", "check", "drawn_arguments", "make_loader", "make_loaders", "make_mixing"]
 
 SPLITS = ("train", "val")
 
@@ -60,6 +61,9 @@ def check(config, splits: Sequence[str] = SPLITS, loader: str = "") -> DataInfo:
             f"batch_size={config.batch_size}: {dataset.name} has only {counts['train']:,} training samples; "
             f"use batch_size<={counts['train']}"
         )
+    for name in ("mixup", "cutmix"):
+        if "train" in splits and config.batch_size == 1 and values.get(name):
+            raise UsageError(f"data_args.{name}={values[name]:g}: mixes the images of a step, and batch_size=1 has one")
     return replace(_info(dataset, values, classes, {"train": 0, "val": 0} | counts), loader=kind)
 
 
@@ -93,12 +97,20 @@ def _make_loader(config, info: DataInfo, share: Share, device, workers: int) -> 
     return MemoryLoader(info, share, samples, Augment(**values), device, config.channels_last, workers)
 
 
+def make_mixing(config, loader: Loader) -> Mixing:
+    """How the images of a step of the training ``loader`` are mixed with each other."""
+    values, _ = arguments(config.dataset, config.data_args)
+    augment = Augment() if describe(config.dataset).kind == "vectors" else Augment(**values)
+    return Mixing(augment, loader.info, loader.share.seed)
+
+
 def drawn_arguments(config) -> dict[str, Any]:
     """The ``data_args`` that draw a training input anew every epoch, with their values; none: it is always the same."""
     values, _ = arguments(config.dataset, config.data_args)
     if describe(config.dataset).kind == "vectors":
         return {}
-    return {name: values[name] for name in Augment(**values).drawn}
+    augment = Augment(**values)
+    return {name: values[name] for name in augment.drawn + augment.mixed}
 
 
 def _info(dataset: Dataset, values: dict, classes: int, counts: dict[str, int]) -> DataInfo:

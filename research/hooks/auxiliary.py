@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from torch import Tensor
 
+from research.data.mixing import labels_of
 from research.errors import UsageError
 from research.hooks.base import Reasons
 from research.hooks.epoch_means import EpochMeans, LogsEpochMeans
@@ -77,7 +78,7 @@ class Auxiliary(LogsEpochMeans):
             return loss
         logits, run.model.auxiliary_logits = run.model.auxiliary_logits, None
         own = run.criterion(logits, run.targets)
-        top1 = 100 * (logits.argmax(1) == run.targets).float().mean()
+        top1 = 100 * (logits.argmax(1) == labels_of(run.targets)).float().mean()
         self.means.add(torch.stack([own.detach(), top1]), len(logits))
         return (loss + own) / 2 if self.mode == "concat" else loss + self.weight * own
 

@@ -140,7 +140,10 @@ class Hook:
         """
 
     def loss(self, run: Run, loss: Tensor) -> Tensor:
-        """Add loss terms; ``run.inputs``, ``run.logits`` and ``run.targets`` are those of this (micro-)batch."""
+        """Add loss terms; ``run.inputs``, ``run.logits`` and ``run.targets`` are those of this (micro-)batch.
+
+        Targets are classes (B,), or distributions (B, classes) where images are mixed.
+        """
         return loss
 
     def grads(self, run: Run) -> None:

@@ -30,6 +30,7 @@ from research.runs.status import DIVERGED, recorded, status_of
 
 if TYPE_CHECKING:
     from research.data.choice import Loader
+    from research.data.mixing import Mixing
     from research.hooks import Hook
     from research.layers.substitute import Report
     from research.resources import Resources
@@ -57,6 +58,7 @@ class Run:
     criterion: Any  # (logits, targets) -> mean loss; hooks may replace it in setup
     autocast: torch.autocast
     scaler: torch.amp.GradScaler
+    mixing: Mixing  # of the images of a step with each other
     train_loader: Loader
     val_loader: Loader
     hooks: dict[str, Hook]

@@ -161,6 +161,9 @@ def stackable(configs: Sequence[Config]) -> list[list[Config]]:
         if config.model != MODEL:
             problems.append(f"model={config.model!r}: only {MODEL} networks can be trained together")
             continue
+        for name in ("mixup", "cutmix"):
+            if given := config.data_args.get(name):
+                problems.append(f"data_args.{name}={given:g}: networks that are trained together need 0")
         for name in NEUTRAL:
             if (given := getattr(config, name)) != (needed := getattr(plain, name)):
                 problems.append(f"{name}={given!r}: networks that are trained together need {name}={needed!r}")

@@ -85,6 +85,7 @@ def train_epoch(run: Run, meter: Meter) -> None:
         run.pulse.beat(run.step, IN_STEP)
         run.seed_everything("step", run.step, run.rank)
         lr = set_learning_rate(run)
+        inputs, targets = run.mixing(inputs, targets, run.epoch, run.batch)
         parts = zip(inputs.chunk(config.accumulation), targets.chunk(config.accumulation), strict=True)
         for part, (run.inputs, run.targets) in enumerate(parts, start=1):
             with gradients_synced(run.network, now=part == config.accumulation):

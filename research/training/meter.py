@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from research.data.mixing import labels_of
 from research.distributed import all_reduce
 from research.processes import peak_memory
 
@@ -50,9 +51,9 @@ class Meter:
             yield batch
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Count one micro-batch; no host synchronisation."""
+        """Count one micro-batch, mixed images as their larger label; no host synchronisation."""
         self.losses[self.parts] = loss.detach()
-        self.correct += (logits.detach().argmax(1) == targets).sum()
+        self.correct += (logits.detach().argmax(1) == labels_of(targets)).sum()
         self.seen += len(targets)
         self.parts += 1
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from research.config import Config
-from research.data.choice import check, make_loaders
+from research.data.choice import check, make_loaders, make_mixing
 from research.devices import use_tf32
 from research.distributed import of_rank_0
 from research.layers.sync_norm import synchronise
@@ -29,6 +29,7 @@ def prepare(run: Run) -> None:
     config = run.config
     prepare_evaluation(run, splits=("train", "val"))
     run.steps_per_epoch, run.epochs = len(run.train_loader), config.total_epochs
+    run.mixing = make_mixing(config, run.train_loader)
     run.criterion = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
     run.sources = load_sources(run)
     begin_weights(run)

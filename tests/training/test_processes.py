@@ -21,12 +21,13 @@ SETTINGS |= {
     "plain": {},
     "clipping": {"clip_norm": 0.5, "accumulation": 2},
     "augmentation": {"data_args": {"crop": "pad", "padding": 1, "flip": True, "cutout": 2}},
+    "mixing": {"data_args": {"mixup": 0.4, "cutmix": 1.0}, "hooks": {"power_grad": {"alpha": 0.5}}},
     "adamw": {"optimizer": "adamw", "lr": 1e-3},
     "sync_bn": {"sync_bn": True, "model_args": {"norm": True}},
 }
 
 
-QUICK = {("gram", 2), ("rigl", 2), ("sync_bn", 2)}
+QUICK = {("gram", 2), ("rigl", 2), ("sync_bn", 2), ("mixing", 2)}
 CASES = [
     pytest.param(name, world, marks=() if (name, world) in QUICK else pytest.mark.slow)
     for name in SETTINGS
