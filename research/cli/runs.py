@@ -1,4 +1,4 @@
-"""``research runs`` and ``research stop``: the status of runs, and their end before they are finished."""
+"""``research runs``, ``table``, ``compare`` and ``stop``: how far runs came, what they reached, and their early end."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ def add_to(commands: Commands) -> None:
     """Add the commands of this file."""
     runs = commands.add("runs", show_runs, "list runs: status, epoch, best top-1, time, hooks")
     runs.add_argument("folder", nargs="?", default="runs", help="folder of runs, or a pattern such as 'runs/demo-*'")
+    table = commands.add("table", print_paper_table, "print results over seeds as a table for a paper")
+    table.add_argument("what", nargs="?", default="runs", help="folder of runs, or a pattern such as 'runs/demo-*'")
+    table.add_argument("--rows", nargs="+", default=(), metavar="PARAMETER", help="default: what tells runs apart")
+    table.add_argument("--columns", nargs="+", default=("top1_err",), metavar="NAME", help="results and parameters")
+    table.add_argument("--baseline", default="", metavar="ROW", help="name of the row that others are tested against")
+    table.add_argument("--published", default="", metavar="TABLE", help="such as power-grad-imagenet: values beside")
+    form = table.add_mutually_exclusive_group()
+    form.add_argument("--latex", dest="form", action="store_const", const="latex", help="LaTeX, with booktabs")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="CSV, a line a cell")
+    table.set_defaults(form="markdown")
+    two = commands.add("compare", print_comparison, "compare two configurations: parameters, curves, results")
+    for side in ("a", "b"):
+        two.add_argument(side, metavar=side.upper(), help="a run, or a pattern of runs that differ in their seed")
     stop = commands.add("stop", stop_what_is_named, "stop runs: a checkpoint is written, the same command continues")
     stop.add_argument("what", nargs="+", help="name of a run, its folder, a pattern of them, or the file of a study")
     stop.add_argument("--runs", default="runs", help="folder of runs (default: runs)")
@@ -51,6 +64,24 @@ def show_runs(options: argparse.Namespace) -> None:
 
 def percent(number: float) -> str:
     return blank_if_nan(number, "{:.2f}".format)
+
+
+def print_paper_table(options: argparse.Namespace) -> None:
+    from research.frames import load_runs
+    from research.frames.reports import paper_table
+
+    choices = {"rows": options.rows, "columns": options.columns}
+    table = paper_table(load_runs(options.what), **choices, baseline=options.baseline, published=options.published)
+    print(getattr(table, options.form)().rstrip("\n"))
+
+
+def print_comparison(options: argparse.Namespace) -> None:
+    from research.frames import load_runs
+    from research.frames.reports import side_by_side
+    from research.frames.tables import markdown
+
+    sides = (load_runs(what if "/" in what else f"runs/{what}") for what in (options.a, options.b))
+    print("\n\n".join(f"{title}\n\n{markdown(table)}" for title, table in side_by_side(*sides).items()))
 
 
 def stop_what_is_named(options: argparse.Namespace) -> None:
