@@ -152,14 +152,18 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-_stop = threading.Event()
-stop_requested = _stop.is_set
+_stops: set[int] = set()  # signals that asked; no Event: its lock would wait for itself in a handler within a handler
+
+
+def stop_requested() -> bool:
+    """Whether a stop signal came since :func:`stop_on_signals`."""
+    return bool(_stops)
 
 
 def stop_on_signals() -> None:
     """Let every stop signal ask for an orderly end, see ``stop_requested``, instead of ending this process."""
     for number in filter(listens, STOP_SIGNALS):
-        signal.signal(number, lambda *_: _stop.set())
+        signal.signal(number, lambda number, _: _stops.add(number))
     unblock()
 
 

@@ -1,5 +1,7 @@
 """Logit statistics: the numbers of a batch, and their exact means over epochs, batches and processes."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
     class StopOnce(Hook):
         def step_end(self, run):
             if run.step == 6 and run.name == "stopped" and not run.paths.checkpoints.exists():
-                processes._stop.set()
+                processes._stops.add(signal.SIGTERM)
 
     monkeypatch.setitem(HOOKS, "stop_once", StopOnce)
     whole, stopped = (
@@ -93,6 +95,6 @@ def test_run_stopped_between_two_rows_gives_the_same_means(tiny, monkeypatch):
     )
     with pytest.raises(outcome.Stopped):
         fit(Run.create(stopped))
-    processes._stop.clear()
+    processes._stops.clear()
     assert torch.load(*Run.create(stopped).paths.checkpoints.glob("*.pt"), weights_only=True)["batch"] == 6
     assert_same_run(fit(Run.create(whole)), fit(Run.create(stopped)))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from contextlib import nullcontext
 
 import pytest
@@ -213,13 +214,13 @@ def test_another_log_interval_on_continuing_changes_no_weight(tiny, monkeypatch,
     class StopOnce(Hook):
         def step_end(self, run):
             if run.step == 6 and not run.paths.checkpoints.exists():
-                processes._stop.set()
+                processes._stops.add(signal.SIGTERM)
 
     monkeypatch.setitem(HOOKS, "stop_once", StopOnce)
     given = {"accumulation": 2, "stop_once": True}
     with pytest.raises(SystemExit):
         fit(Run.create(tiny(name="cut", log_interval=7, **given)))
-    processes._stop.clear()
+    processes._stops.clear()
     cut = fit(Run.create(tiny(name="cut", log_interval=interval, **given)))
     whole = fit(Run.create(tiny(name="whole", log_interval=7, **given | {"stop_once": False})))
     assert [row for row in rows(cut) if row["kind"] == "val"] == [row for row in rows(whole) if row["kind"] == "val"]
@@ -235,7 +236,7 @@ def test_stop_at_the_last_batch_of_an_epoch_comes_before_a_long_evaluation(tiny,
         def stopping(run, model, between, moment=moment, evaluate=evaluate):
             def look(batch):
                 if batch == moment and run.epoch == 1:
-                    processes._stop.set()
+                    processes._stops.add(signal.SIGTERM)
                 between(batch)
 
             return evaluate(run, model, look)
@@ -243,7 +244,7 @@ def test_stop_at_the_last_batch_of_an_epoch_comes_before_a_long_evaluation(tiny,
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(loop, "evaluate", stopping)
             fit(Run.create(config))
-        processes._stop.clear()
+        processes._stops.clear()
         state = checkpoint.load_newest(Run.create(config).paths.checkpoints)
         assert (state["epoch"], state["batch"]) == (1, state["step"] // 2)
         assert_same_run(whole, fit(Run.create(config)))

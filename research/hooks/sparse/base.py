@@ -235,6 +235,8 @@ class MaskHook(Hook):
                 tensor.apply()
 
     def epoch_end(self, run: Run) -> None:
+        if not self.tensors:
+            return
         counts = []
         for tensor, history in zip(self.tensors, self.history.values(), strict=True):
             mask = tensor.flags
