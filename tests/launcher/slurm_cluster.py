@@ -20,7 +20,7 @@ SlurmdPort={ports[1]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire=5,socket={folder}/munge.socket
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -81,7 +81,7 @@ def cluster(folder: Path) -> Iterator[None]:
     values = {"host": host, "folder": folder, "ports": (free_port(), free_port()), "cores": told["CPUs"]}
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**values, memory=int(told["RealMemory"]) - 2000))
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    daemons = [] if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0 else [start_munge()]
+    daemons = [start_munge(folder)]
     try:
         daemons += [subprocess.Popen([name, "-D"], stderr=subprocess.DEVNULL) for name in ("slurmctld", "slurmd")]
         for _ in range(120):
@@ -102,13 +102,16 @@ def cluster(folder: Path) -> Iterator[None]:
             os.environ["SLURM_CONF"] = before
 
 
-def start_munge() -> subprocess.Popen:
-    """The daemon that Slurm's programs trust each other by."""
-    Path("/run/munge").mkdir(exist_ok=True)
-    shutil.chown("/run/munge", "munge", "munge")
-    daemon = subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"], stderr=subprocess.DEVNULL)
+def start_munge(folder: Path) -> subprocess.Popen:
+    """The daemon that Slurm's programs trust each other by, with a key and a socket of its own in ``folder``."""
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o600)
+    parts = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    options = [f"--{option}={folder}/munge.{part}" for option, part in parts.items()]
+    # --force: the folder of a test is not as public as a system's
+    daemon = subprocess.Popen(["munged", "--foreground", "--force", *options], stderr=subprocess.DEVNULL)
     for _ in range(50):
-        if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+        if subprocess.run(["munge", "-n", f"--socket={folder}/munge.socket"], capture_output=True).returncode == 0:
             break
         time.sleep(0.1)
     return daemon
