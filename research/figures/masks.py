@@ -14,10 +14,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy import stats
 
 from research.errors import UsageError
 from research.figures.style import PAGE, number_log_axis, ramp, style
+from research.frames.comparison import mean_interval
 from research.frames.masks import PREDICTORS
 
 APART = 0.34  # of the distance of two arms: how far its seeds stand apart, in the order of the seeds
@@ -68,10 +68,11 @@ def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "l
 
 def _interval(axis: Axes, place: float, values: pd.Series) -> None:
     """Mean of ``values`` at ``place``, with its 95 % interval where there are several."""
-    if len(values) > 1:
-        mean, reach = values.mean(), values.sem() * stats.t.ppf(0.975, len(values) - 1)
-        lower = min(reach, 0.9 * mean)  # an error below 0 has no place on the axis
-        axis.errorbar(place, mean, [[lower], [reach]], color="0.2", marker="_", markersize=9, linewidth=0.9, zorder=1)
+    mean, low, high = mean_interval(values)
+    if not np.isnan(low):
+        lower = min(mean - low, 0.9 * mean)  # an error below 0 has no place on the axis
+        bars = [[lower], [high - mean]]
+        axis.errorbar(place, mean, bars, color="0.2", marker="_", markersize=9, linewidth=0.9, zorder=1)
 
 
 def numbers_at_start(table: pd.DataFrame, others: pd.DataFrame | None = None) -> Figure:

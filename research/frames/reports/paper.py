@@ -15,7 +15,7 @@ from research.frames.configurations import differing, word
 from research.frames.groups import RESULTS, Group, group_runs, label_changes
 from research.frames.power_grad import SETTING
 from research.frames.published import load_published
-from research.frames.reports.text import csv, latex, markdown
+from research.frames.reports.text import latex, markdown
 from research.frames.tables import p_value
 
 LEVEL = 0.05
@@ -37,7 +37,7 @@ class PaperTable(NamedTuple):
 
     def csv(self) -> str:
         """A line a cell, numbers in full."""
-        return csv(self.cells)
+        return self.cells.to_csv(index=False, lineterminator="\n")
 
 
 def paper_table(

@@ -1,4 +1,4 @@
-"""Cells of a table for a paper as Markdown, LaTeX and CSV."""
+"""Cells of a table for a paper as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -31,10 +31,6 @@ def latex(cells: pd.DataFrame, notes: Sequence[str], digits: int) -> str:
         lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}",
         rf"\caption{{{escaped(' '.join(notes))}}}", r"\end{table}",
     ])  # fmt: skip
-
-
-def csv(cells: pd.DataFrame) -> str:
-    return cells.to_csv(index=False, lineterminator="\n")
 
 
 def escaped(text: str) -> str:

@@ -70,9 +70,8 @@ def _curves(groups: Mapping[str, Group], points: int) -> pd.DataFrame:
     for (kind, metric), title in CURVES.items():
         found = {side: _by_epoch(logged[side], groups[side].runs, kind, metric) for side in SIDES}
         epochs = found["A"].columns.intersection(found["B"].columns)
-        for epoch in (
-            epochs[np.unique(np.linspace(0, len(epochs) - 1, points).round().astype(int))] if len(epochs) else ()
-        ):
+        places = np.linspace(0, len(epochs) - 1, min(points, len(epochs))).round().astype(int)
+        for epoch in epochs[np.unique(places)]:
             arms = {side: found[side][epoch].dropna() for side in SIDES}
             row = compare(arms, [SIDES]).iloc[0]
             means = [plus_minus(values, 3) for values in arms.values()]
