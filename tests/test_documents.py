@@ -15,7 +15,7 @@ import torch
 from conftest import REPOSITORY
 
 from research import cli
-from research.cli import evaluate, run, sweep
+from research.cli import run, sweep, trained
 from research.config import Config
 from research.config.recipes import describe as recipes
 from research.data.datasets import DATASETS
@@ -180,7 +180,7 @@ def test_documented_command_is_accepted(line):
     given = parse_assignments(getattr(options, "assignments", []))
     if options.command is run.train:
         Config.load(given)
-    elif options.command is evaluate.show_evaluation:
+    elif options.command is trained.show_evaluation:
         Config.load(parse_assignments(word for word in options.words if "=" in word))
     elif options.command is run.run_notebook:
         declared = read_parameters(find(options.notebook))

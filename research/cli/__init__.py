@@ -10,18 +10,18 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from research.cli import clean, count, data, doctor, evaluate, export, lists, log, run, runs, sweep, translate
+from research.cli import clean, count, data, doctor, init, lists, log, run, runs, sweep, trained, translate
 from research.cli.commands import Commands, Parser
 from research.errors import Failure, Note, UsageError
 
 GROUPS = (
     run,
-    evaluate,
+    trained,
     sweep,
     runs,
     log,
-    export,
     data,
+    init,
     doctor,
     clean,
     lists,

@@ -17,7 +17,7 @@ def add_to(commands: Commands) -> None:
     write = data.add("write", write_data, "write a data set as FFCV files (.beton)")
     write.add_argument("dataset")
     write.add_argument("--root", **ROOT)
-    write.add_argument("--out", metavar="FOLDER", help="where the files go (default: the root)")
+    write.add_argument("--out", metavar="FOLDER", help="where the files go (default: ./data)")
     write.add_argument("--split", action="append", choices=("train", "val"), help="only this split")
     write.add_argument("--mode", default="raw", choices=MODES, help="how pixels are kept")
     write.add_argument("--max-resolution", type=int, metavar="PIXELS", help="bound of the longer side")
@@ -53,14 +53,14 @@ def verify_data(options: argparse.Namespace) -> None:
 
 def list_data(options: argparse.Namespace) -> None:
     from research.data.datasets import DATASETS, data_root
-    from research.data.ffcv.beton import list_betons
+    from research.data.ffcv.beton import HERE, list_betons
 
     root = data_root(options.root)
     print_table(("data set", "classes", "shape", ""), [
         (d.name, d.classes or "", "x".join(map(str, d.shape)), d.summary) for d in DATASETS.values()
     ])  # fmt: skip
-    betons = list_betons(options.root) if root.exists() else []
-    print(f"\nFFCV files in {root}:" if betons else f"\nno FFCV files in {root} (`research data write` makes them)")
+    betons, places = list_betons(options.root), " and ".join(dict.fromkeys(map(str, (root, HERE))))
+    print(f"\nFFCV files in {places}:" if betons else f"\nno FFCV files in {places} (`research data write` makes them)")
     if betons:
         columns = list(dict.fromkeys(column for beton in betons for column in beton))
         print_table(columns, [[beton.get(column, "") for column in columns] for beton in betons])

@@ -1,4 +1,4 @@
-"""``research log``: notes and entries."""
+"""``research log`` and ``research tensorboard``: notes, entries made from runs, and event files of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def add_to(commands: Commands) -> None:
     log.add_argument("--update", action="store_true", help="put the text as an update under the entry called TITLE")
     log.add_argument("--figure", action="append", default=[], metavar="FILE", help="an image for the entry; repeatable")
     log.add_argument("--path", default="research-log.md", metavar="FILE", help="the log (default: research-log.md)")
+    board = commands.add("tensorboard", write_event_files, "write event files of runs, or bring them up to date")
+    board.add_argument("runs", nargs="?", default="runs", help="folder of runs, or a pattern such as 'runs/demo-*'")
+    board.add_argument(
+        "--out", default="", metavar="FOLDER", help="a folder a run goes in it (default: runs/tensorboard)"
+    )
+    board.add_argument("--follow", action="store_true", help="add new rows while any of the runs is being trained")
 
 
 def write_log(options: argparse.Namespace) -> None:
@@ -37,3 +43,10 @@ def write_log(options: argparse.Namespace) -> None:
     for pattern in patterns:
         done = entries.append(load_runs(pattern), options.title, options.note, path=options.path)
         print(done or f"{options.path} has these runs as they are; nothing was added")
+
+
+def write_event_files(options: argparse.Namespace) -> None:
+    from research.log.tensorboard import write_events
+
+    done = write_events(options.runs, options.out, options.follow)
+    print(f"{done.rows:,} rows of {done.runs} runs added; to see them: tensorboard --logdir {done.folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from research.cli.cluster import add_cluster_options, typed_options
 from research.cli.commands import ASSIGNMENTS, Commands
@@ -29,16 +30,28 @@ def run_notebook(options: argparse.Namespace) -> int:
     from research.parameters.assignments import parse_assignments
 
     typed, given = typed_options(options), parse_assignments(options.assignments)
+    html = page_wanted(given, options.notebook)
     if not options.on:
         if trains(options.notebook):
             keep_spare(["research.notebooks.kernel", *TRAINING], spares=2)  # its kernel, and what trains below that
-        print(execute(options.notebook, given))
+        print(execute(options.notebook, given, html=html))
         return 0
     from research.launcher.slurm.one import run_on_slurm
 
     if not (config := trained_by(options.notebook, given)):
         raise UsageError(f"--on slurm: notebook {options.notebook} trains no run; leave it out")
     return run_on_slurm(("run", options.notebook, *options.assignments), config, typed, options.wait)
+
+
+def page_wanted(given: dict[str, Any], notebook: str) -> bool:
+    """Take ``html=…`` out of what is given, unless the notebook has a parameter of that name."""
+    from research.notebooks.execute import find, read_parameters
+
+    if "html" not in given or "html" in read_parameters(find(notebook)):
+        return False
+    if not isinstance(html := given.pop("html"), bool):
+        raise UsageError(f"html={html!r}: expected true or false")
+    return html
 
 
 def train(options: argparse.Namespace) -> int:

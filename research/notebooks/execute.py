@@ -21,6 +21,8 @@ from research.config import Config
 from research.config.config import restated
 from research.errors import Failure, UsageError, nearest
 from research.files import write_new
+from research.notebooks.page import page_of
+from research.notebooks.workbench import SHIPPED
 from research.parameters import yaml_1_2
 from research.parameters.signatures import convert
 from research.runs.paths import RunPaths, home_of
@@ -36,13 +38,18 @@ class NotebookError(Failure):
 
 
 def execute(
-    notebook: str | Path, parameters: Mapping[str, Any] | None = None, output: str | Path | None = None, progress=True
+    notebook: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+    html: bool = False,
 ) -> Path:
     """Run ``notebook`` (``train``, ``analysis/curves`` or a path) with this interpreter and return the finished copy.
 
     Parameters that the notebook does not name but Config knows go into its ``settings``. The copy appears only when
     finished, at ``output`` or ``runs/<run>/notebook.ipynb`` (training) or ``runs/analysis/<notebook>-<time>.ipynb``,
-    and replaces nothing; a failed one is kept as ``…-failed.ipynb``. With ``progress``, what cells print is shown live.
+    and replaces nothing; a failed one is kept as ``…-failed.ipynb``. With ``progress``, what cells print is shown live;
+    with ``html`` there is a page of the same name beside the finished copy.
 
     Raises:
         UsageError: no such notebook, no parameters cell, a parameter that is unknown, of the wrong type or impossible
@@ -63,7 +70,11 @@ def execute(
     temporary = place / f".{name}-{os.getpid()}.ipynb"
     try:
         _execute(source, temporary, given, progress)
-        return _keep(temporary, output.with_suffix(""))
+        kept = _keep(temporary, output.with_suffix(""))
+        if html:
+            page = page_of(kept, output.parent.name if config else output.stem, source.parent)
+            write_new(kept.with_suffix(""), {".html": page.encode()})
+        return kept
     except NotebookError as error:
         home = output.parent if config is None or output.parent.is_dir() else place
         raise NotebookError(f"{error}\nnotebook kept as {_keep(temporary, home / f'{output.stem}-failed')}") from None
@@ -76,8 +87,8 @@ def execute(
 
 
 def find(notebook: str | Path) -> Path:
-    """The file of a notebook: a path, or a name under ``notebooks`` of this folder or of the project."""
-    folders = [Path("notebooks"), Path(__file__).parents[2] / "notebooks"]
+    """The file of a notebook: a path, or a name under ``notebooks`` of this folder or of the package."""
+    folders = [Path("notebooks"), SHIPPED]
     for path in (Path(notebook), *(folder / notebook for folder in folders)):
         for candidate in (path, path.with_name(f"{path.name}.ipynb")) if path.name else ():
             if candidate.suffix == ".ipynb" and os.path.isfile(candidate):

@@ -34,6 +34,7 @@ from typing import Annotated, Any, Literal
 from research.config import Config
 from research.config.merging import doubled, overlaid
 from research.errors import UsageError, nearest
+from research.notebooks.workbench import SHIPPED
 from research.parameters import yaml_1_2
 from research.parameters.signatures import Range, check_arguments
 from research.runs.paths import home_of
@@ -107,7 +108,7 @@ def find_study(study: str | Path) -> Path:
     Raises:
         UsageError: there is none; with what there is, and where was looked.
     """
-    homes = [Path(), Path(__file__).parents[2]]
+    homes = [Path(), SHIPPED.parent]
     folders = [home / "notebooks" / "studies" for home in homes]
     for folder in [*homes, *folders]:
         for candidate in (folder / study, folder / f"{study}.yaml"):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.trained.export import CsrLinear
+from research.trained.compressed import CsrLinear
 
 LAYERS = {"784 -> 300": (784, 300), "300 -> 100": (300, 100), "100 -> 10": (100, 10)}
 SPARSITIES = (0.9, 0.95, 0.98, 0.99)

@@ -27,7 +27,18 @@ from research.runs.run import Run
 PROJECT_VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "numba", "ffcv", "timm", "torchvision", "papermill"}
 COMMANDS = ["", "run", "train", "sweep", "runs", "log", "data", "data write", "data verify", "data list", "doctor"]
-COMMANDS += ["parameters", "hooks", "recipes", "models", "evaluate", "table", "compare"]
+COMMANDS += [
+    "parameters",
+    "hooks",
+    "recipes",
+    "models",
+    "evaluate",
+    "export",
+    "table",
+    "compare",
+    "init",
+    "tensorboard",
+]
 
 
 def test_help_of_every_command_imports_nothing_heavy():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from research.cli import main
 from research.config import Config
 from research.data.choice import check, make_loader
 from research.data.ffcv import beton
@@ -212,7 +213,7 @@ def test_compressed_files_keep_colours_and_order(tmp_path):
     for i, colour in enumerate(colours):
         (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
         Image.fromarray(np.full((20 + i, 30, 3), colour)).save(tmp_path / "ab"[i % 2] / f"{i}.png")
-    beton.write("imagefolder", tmp_path, mode="jpg", quality=95)
+    beton.write("imagefolder", tmp_path, tmp_path, mode="jpg", quality=95)
     given = {"image_size": 8, "normalize": False}
     config = Config(dataset="imagefolder", data_root=str(tmp_path), data_args=given, batch_size=4, loader="ffcv")
     found = next(iter(make_loader(config, "train")))
@@ -239,3 +240,20 @@ def test_a_folder_is_no_ffcv_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"\.: is a folder; give a \.beton file in it"):
         beton.verify(".")
+
+
+def test_files_are_written_here_and_not_among_the_pictures(written, here, capsys):
+    assert main(["data", "write", "imagefolder", "--root", str(written[0]), "--skip-bad"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"imagefolder: writing to {here / 'data'}"
+    assert said[1:] == [f"data/imagefolder-{split}.beton" for split in ("train", "val")]
+    assert not list(written[0].glob("*.beton*"))
+    assert beton.find("imagefolder", written[0], "val").path == Path("data/imagefolder-val.beton")
+    assert {row["path"] for row in beton.list_betons(written[0])} == set(said[1:])
+
+
+def test_what_was_written_of_other_pictures_is_not_taken_for_these(written, here):
+    beton.write("imagefolder", written[0], skip_bad=True)
+    assert beton.path_of("imagefolder", written[1].parent, "val") is None
+    (here / "data" / "imagefolder-val.beton.json").write_text("[]")
+    assert beton.path_of("imagefolder", written[0], "val") is None

@@ -264,7 +264,7 @@ def two_of_four(device: str) -> dict[str, Any]:
     """A network with 2 zeros in 4 neighbours, in PyTorch's semi-structured format."""
     if device == "cpu" or torch.cuda.get_device_capability() < (8, 0):
         raise Skip("needs an NVIDIA GPU of compute capability 8.0 or newer")
-    from research.trained.export import to_two_of_four
+    from research.trained.compressed import to_two_of_four
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(512, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64))

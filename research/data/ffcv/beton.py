@@ -19,11 +19,12 @@ from tqdm import tqdm
 from research.data import arrays, folders
 from research.data.datasets import data_root, describe
 from research.errors import UsageError, closest
-from research.files import write_atomic
+from research.files import read_json, write_atomic
 from research.parameters.signatures import check_arguments
 
 SUFFIX = ".beton"
 MODES = ("raw", "jpg", "smart")
+HERE = Path("data")  # where files are written unless a folder is named: not among pictures that may be anybody's
 MACHINE = platform.node().replace(".", "_")  # in the names of unfinished files: other machines may share the folder
 
 
@@ -43,6 +44,7 @@ class Beton:
     bytes: int
     checksum: str  # of the file
     source: str  # checksum over the names and labels of the source
+    root: str = ""  # the data root that it was written from
     skipped: tuple[str, ...] = ()
 
 
@@ -57,9 +59,13 @@ def require_ffcv() -> None:
 
 
 def path_of(dataset: str, root: str | Path, split: str) -> Path | None:
-    """The FFCV file of a split in the data root or its folder of that name, None if there is none."""
+    """The FFCV file of a split: in the data root, in its folder there, or here, if written from that root; or None."""
     base, name = data_root(root), f"{dataset}-{split}{SUFFIX}"
-    return next((p for p in (base / dataset / name, base / name) if p.is_file()), None)
+    if found := next((p for p in (base / dataset / name, base / name) if p.is_file()), None):
+        return found
+    own = HERE / name
+    told = read_json(own.with_name(f"{name}.json"), None) if own.is_file() else None
+    return own if isinstance(told, dict) and told.get("root") == str(base.resolve()) else None
 
 
 def find(dataset: str, root: str | Path, split: str) -> Beton:
@@ -124,7 +130,9 @@ def write(
     skip_bad: bool = False,
     download: bool = False,
 ) -> list[Path]:
-    """Write the FFCV files of a data set, ``<out>/<dataset>-<split>.beton``, and return their paths.
+    """Write the FFCV files of a data set, ``<out>/<dataset>-<split>.beton`` (default: ``data``); returns their paths.
+
+    Training finds them in the data root, or, from this folder with the same root, in ``data``.
 
     ``mode``: "raw" keeps pixels, "jpg" compresses with ``quality``, "smart" compresses the large ones.
     ``max_resolution`` bounds the longer side. A file appears only when it is complete; none is overwritten.
@@ -139,8 +147,7 @@ def write(
     if max_resolution is not None and max_resolution < 1:
         raise UsageError(f"max_resolution={max_resolution}: expected at least 1 pixel")
     require_ffcv()
-    base = data_root(root)
-    folder = Path(out) if out else base if base.is_dir() else base.parent
+    folder = Path(out) if out else HERE
     paths = {split: folder / f"{dataset}-{split}{SUFFIX}" for split in splits}
     for path in paths.values():
         if path.exists():
@@ -152,6 +159,7 @@ def write(
     for part in leftovers(folder):
         part.unlink(missing_ok=True)
     _make_room(folder, sum(source.total for source in sources.values()) if mode == "raw" and not max_resolution else 0)
+    print(f"{dataset}: writing to {folder.resolve()}", flush=True)
     for split, path in paths.items():
         _write_one(path, dataset, split, sources[split], mode, quality, max_resolution)
     return list(paths.values())
@@ -168,9 +176,10 @@ def verify(path: str | Path, dataset: str = "") -> dict:
 
 
 def list_betons(root: str | Path = "") -> list[dict]:
-    """The FFCV files below a data root: name, split, samples, MB, path; ``problem`` instead where one is damaged."""
+    """The FFCV files below a data root, and here: name, split, samples, MB, path; ``problem`` where one is damaged."""
     rows = []
-    for path in sorted(data_root(root).glob(f"**/*{SUFFIX}")):
+    there = {path.resolve(): path for folder in (data_root(root), HERE) for path in folder.glob(f"**/*{SUFFIX}")}
+    for path in sorted(there.values()):
         try:
             rows.append(_summary(load(path)))
         except UsageError as error:
@@ -199,11 +208,12 @@ class _Source:
     largest: int
     total: int
     checksum: str
+    root: str  # where it was found
     skipped: tuple[str, ...] = ()
 
 
 def _samples(dataset: str, root: str | Path, split: str, download: bool) -> _Source:
-    described = describe(dataset)
+    described, place = describe(dataset), str(data_root(root).resolve())
     if described.kind == "vectors":
         raise UsageError(f"{dataset}: is a set of vectors, which needs no FFCV file; use loader=memory")
     if described.kind == "images":
@@ -213,7 +223,7 @@ def _samples(dataset: str, root: str | Path, split: str, download: bool) -> _Sou
         source.update(labels.tobytes())
         each = images[0].nbytes * 3 // described.shape[0]
         size = (described.shape[0], each, each * len(labels))
-        return _Source(images.__getitem__, labels, names, *size, source.hexdigest())
+        return _Source(images.__getitem__, labels, names, *size, source.hexdigest(), place)
     pictures = folders.find(dataset, root)[split]
     sizes, reasons = pictures.scan(f"checking {split}")
     good = pictures.subset(sizes > 0)
@@ -222,7 +232,7 @@ def _samples(dataset: str, root: str | Path, split: str, download: bool) -> _Sou
     named = "\n".join(f"{label} {file}" for label, file in zip(good.labels, good.files, strict=True))
     source = blake2b(os.fsencode(named), digest_size=8).hexdigest()
     size = (3, int(sizes.max()), int(sizes.sum()))
-    return _Source(good.decoded, good.labels, good.classes, *size, source, tuple(reasons.values()))
+    return _Source(good.decoded, good.labels, good.classes, *size, source, place, tuple(reasons.values()))
 
 
 def _write_one(
@@ -236,7 +246,8 @@ def _write_one(
         told = dict(dataset=dataset, split=split, samples=len(source.labels), classes=source.classes)
         told |= dict(channels=source.channels, mode=mode, quality=quality, max_resolution=limit)
         told |= dict(bytes=part.stat().st_size, checksum=_checksum(part))
-        _save(Beton(path=path, source=source.checksum, skipped=source.skipped, **told))
+        told |= dict(source=source.checksum, root=source.root, skipped=source.skipped)
+        _save(Beton(path=path, **told))
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         raise UsageError(f"{path}: not written: {error}") from error

@@ -1,4 +1,4 @@
-"""``research evaluate``: weights on their validation set."""
+"""``research evaluate`` and ``research export``: trained networks on their validation set, and for inference."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def add_to(commands: Commands) -> None:
     evaluate.add_argument("words", nargs="+", metavar="PATH | key=value", help="runs and files; parameters that win")
     evaluate.add_argument("--last", action="store_true", help="of a run: the newest checkpoint, not the best weights")
     evaluate.add_argument("--ema", action="store_true", help="the moving average of the weights")
+    export = commands.add("export", export_run, "write a run's best weights for inference, or its network as ONNX")
+    export.add_argument("run", help="folder of the run")
+    export.add_argument(
+        "--format",
+        default="csr",
+        metavar="csr|dense|2:4|onnx",
+        help="csr: sparse linear layers without their zeros; 2:4: for GPUs; onnx: for other programs (default csr)",
+    )
+    export.add_argument("--out", default="", metavar="FILE", help="default: NAME.FORMAT.… in the folder of the run")
 
 
 def show_evaluation(options: argparse.Namespace) -> None:
@@ -35,3 +44,13 @@ def show_evaluation(options: argparse.Namespace) -> None:
     )
     header = [{"top1": "top-1 %", "top5": "top-5 %"}.get(name, name) for name in rows[0]]
     print_table(header, [[formats.get(name, "{}").format(value) for name, value in row.items()] for row in rows])
+
+
+def export_run(options: argparse.Namespace) -> None:
+    from research.trained.export import export
+
+    done = export(options.run, options.format, options.out)
+    print_table((), [(f"layer {name}", f"{100 * density:.2f} % non-zero") for name, density in done.layers.items()])
+    print(f"{done.bytes:,} bytes, of {done.dense_bytes:,} dense")
+    print(f"outputs within {done.difference:.1e} of the run's on {done.inputs}")
+    print(done.path)
