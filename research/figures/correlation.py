@@ -36,7 +36,7 @@ def nmi_matrices(record: GramRecord) -> Figure:
         for place, layer in enumerate(record.layers):
             pair = axes[place % rows, place // rows * 2 :]
             for axis, (kind, (_, cmap, norm)) in zip(pair, _looks(record).items(), strict=False):
-                _heat(axis, getattr(layer, kind), cmap, norm, written and layer.corr.size <= 9)
+                heat(axis, getattr(layer, kind), cmap, norm, written and layer.corr.size <= 9)
             pair[0].text(-0.1, 0.5, layer.name, transform=pair[0].transAxes, ha="right", va="center", fontsize=7)
         for column, look in enumerate(_looks(record).values()):
             # one block: each scale below its column; several: both below everything
@@ -62,7 +62,7 @@ def wide_kernels(record: GramRecord) -> Figure:
                 height, width = layer.corr.shape
                 top, left = -((height - 1) // 2) - 0.5, -((width - 1) // 2) - 0.5
                 extent = (left, left + width, top + height, top)
-                _heat(axis, getattr(layer, kind), cmap, norm, written=True, extent=extent)
+                heat(axis, getattr(layer, kind), cmap, norm, written=True, extent=extent)
                 axis.grid(False)
                 axis.set(xlabel="dx (pixels)", ylabel=f"{layer.name}, dy (pixels)")
         for column, look in enumerate(_looks(record).values()):
@@ -101,7 +101,7 @@ def _strip(records: Sequence[GramRecord], labels: Sequence[str], quantity: str) 
             axis.axis("off")
         for column, record in enumerate(records):
             for layer in record.layers:
-                _heat(axes[names.index(layer.name), column], layer.multiplier, cmap, norm, written=False)
+                heat(axes[names.index(layer.name), column], layer.multiplier, cmap, norm, written=False)
             axes[-1, column].text(
                 *(0.5, -0.15), labels[column], transform=axes[-1, column].transAxes, ha="center", va="top", fontsize=7
             )
@@ -129,7 +129,8 @@ def _colour_scale(
     bar.minorticks_off()
 
 
-def _heat(axis: Axes, matrix: np.ndarray, cmap: str, norm: Normalize, written: bool, extent=None) -> None:
+def heat(axis: Axes, matrix: np.ndarray, cmap: str, norm: Normalize, written: bool, extent=None) -> None:
+    """``matrix`` (kh, kw) as coloured squares, with its numbers in them if ``written``."""
     image = axis.imshow(matrix, cmap=cmap, norm=norm, extent=extent)
     left, _, _, top = image.get_extent()
     if written:
