@@ -24,7 +24,7 @@ from research.runs.paths import RunPaths
 from research.trained.kept import KeptNetwork, spans
 
 NEW, NONE = "(a new network)", "(none)"
-MAKE_ONE = "`research train model=resnet8 gram.k=8 epochs=3 name=demo-gram` makes one in a minute"
+MAKE_ONE = "`research train model=resnet8 gram.k=8 epochs=3 name=demo-gram` makes one"
 
 
 class LayerPanel(Panel):
