@@ -167,7 +167,7 @@ def documented_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", documented_commands())
-def test_documented_command_is_accepted(line):
+def test_documented_command_is_accepted(line, tmp_path, monkeypatch):
     program, *words = shlex.split(line)
     if program == "make":
         targets = re.findall(r"^([a-z]+):", read("Makefile"), re.M)
@@ -178,6 +178,10 @@ def test_documented_command_is_accepted(line):
         return
     options = cli.parser().parse_args(words)
     given = parse_assignments(getattr(options, "assignments", []))
+    if "plugin" in given:
+        (example,) = [b for b in BLOCKS if b.language == "python" and b.code.startswith(f'"""{given["plugin"]}: ')]
+        (tmp_path / given["plugin"]).write_text(example.code)
+        monkeypatch.chdir(tmp_path)
     if options.command is run.train:
         Config.load(given)
     elif options.command is trained.show_evaluation:

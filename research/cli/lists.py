@@ -10,29 +10,40 @@ from research.cli.commands import Commands
 from research.cli.kept import kept
 from research.cli.text import first_line, parameter_lines, print_table
 from research.errors import UsageError, nearest
+from research.parameters.assignments import parse_assignments
+
+PLUGIN = "plugin=FILE"
 
 
 def add_to(commands: Commands) -> None:
     """Add the commands of this file."""
-    commands.add("parameters", show_parameters, "list every parameter of a run")
+    parameters = commands.add("parameters", show_parameters, "list every parameter of a run")
+    parameters.add_argument("names", nargs="*", metavar=PLUGIN)
     hooks = commands.add("hooks", show_hooks, "list the methods and their parameters")
-    hooks.add_argument("names", nargs="*", metavar="hook")
+    hooks.add_argument("names", nargs="*", metavar=f"hook|{PLUGIN}")
     recipes = commands.add("recipes", show_recipes, "list published hyperparameters and what to expect of them")
     recipes.add_argument("names", nargs="*", metavar="recipe")
-    commands.add("models", show_models, "list networks and their arguments")
+    models = commands.add("models", show_models, "list networks and their arguments")
+    models.add_argument("names", nargs="*", metavar=PLUGIN)
     substitutes = commands.add("substitutes", show_substitutes, "list what may stand in the place of convolutions")
-    substitutes.add_argument("names", nargs="*", metavar="family")
+    substitutes.add_argument("names", nargs="*", metavar=f"family|{PLUGIN}")
 
 
 def show_parameters(options: argparse.Namespace) -> None:
     from research.config import Config
 
+    told, names = what_there_is(options.names)
+    if names:
+        raise UsageError(f"{names[0]!r}: all parameters are listed; only {PLUGIN} can be given")
     print(*parameter_lines("", Config.parameters().values()), sep="\n")
-    show(kept(descriptions)["data"])
+    show(told["data"])
+    for kind, own in told["plugin"].items():
+        show(told[kind], own)
 
 
 def show_hooks(options: argparse.Namespace) -> None:
-    show(kept(descriptions)["hooks"], options.names, "hook", "research hooks")
+    told, names = what_there_is(options.names)
+    show(told["hooks"], names, "hook", "research hooks")
 
 
 def show_recipes(options: argparse.Namespace) -> None:
@@ -46,14 +57,37 @@ def show_recipes(options: argparse.Namespace) -> None:
 
 
 def show_models(options: argparse.Namespace) -> None:
-    show(kept(descriptions)["models"])
+    told, names = what_there_is(options.names)
+    if names:
+        raise UsageError(f"{names[0]!r}: all networks are listed; only {PLUGIN} can be given")
+    show(told["models"])
     print("torchvision:NAME and timm:NAME: every network of those libraries")
 
 
 def show_substitutes(options: argparse.Namespace) -> None:
-    told = kept(descriptions)
-    show(told["families"], options.names, "family", "research substitutes")
+    told, names = what_there_is(options.names)
+    show(told["families"], names, "family", "research substitutes")
     print("every family, besides:", *told["every family"], sep="\n")
+
+
+def what_there_is(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """What there is, with what the plugins among ``words`` add (``plugin=FILE``), and the other words."""
+    names = [word for word in words if not word.startswith("plugin=")]
+    if len(names) == len(words):
+        return kept(descriptions) | {"plugin": {}}, names
+    from research.config import Config
+    from research.config.plugins import find_plugins
+    from research.plugins.load import load
+    from research.plugins.scope import plugged
+
+    given = parse_assignments(word for word in words if word not in names)
+    plugins, _ = find_plugins([given], Config.parameters())
+    with plugged(plugins):
+        told, own = descriptions(), {}
+        for kind, registry in {"hooks": "HOOKS", "models": "MODELS", "families": "LAYERS"}.items():
+            added = {name for plugin in load(plugins) for name in plugin.registered[registry]}
+            own[kind] = [alike for alike in told[kind] if added & set(alike.split())]
+        return told | {"plugin": {kind: listed for kind, listed in own.items() if listed}}, names
 
 
 def show(known: Mapping[str, Sequence[str]], names: Sequence[str] = (), kind: str = "", listed_by: str = "") -> None:

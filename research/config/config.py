@@ -24,10 +24,12 @@ from research.config.checks import (
 from research.config.effects import CURVES, ELSEWHERE, too_late, without_effect
 from research.config.identity import earlier_identities, identity_of
 from research.config.merging import Merged, merge
+from research.config.plugins import find_plugins, idle_plugins
 from research.errors import UsageError, tell
 from research.parameters.piecewise import Piecewise
 from research.parameters.signatures import Parameter, Range, check_arguments, parameters_of
 from research.parameters.when import When, in_epochs
+from research.plugins.scope import plugged, with_its_plugins
 
 CHECKED = "RESEARCH_CHECKED"
 """Set for processes that were started by one that has already checked their parameters and reported on them."""
@@ -44,6 +46,7 @@ class Config:
     dataset: Annotated[str, "data set: see `research data list`"] = "digits"
     model: Annotated[str, "network by name; torchvision:NAME and timm:NAME are accepted"] = "resnet8"
     recipe: Annotated[str, "published hyperparameters to start from: see `research recipes`"] = ""
+    plugin: Annotated[tuple[str, ...], "Python files or modules with methods, networks, layers, data of your own"] = ()
     hooks: Annotated[Mapping, "methods plugged into training, in order: see `research hooks`"] = field(
         default_factory=dict
     )
@@ -132,15 +135,18 @@ class Config:
         :class:`research.errors.Note`.
 
         Raises:
-            UsageError: with one line for every problem found, not only the first.
+            UsageError: with one line for every problem found, not only the first; those of a plugin before all others.
         """
-        merged = merge(sources, names=[f.name for f in fields(cls)])
-        values, problems = _checked(cls, merged)
-        if not problems and CHECKED not in os.environ:
-            problems, notes = _of_no_effect(values, merged)
-            problems += problems_without_effect(values["hooks"], merged.stored_hooks)
-            for note in () if problems else notes:
-                tell(note)
+        names = [f.name for f in fields(cls)]
+        words, sources = find_plugins(sources, names)
+        with plugged(words):
+            merged = merge(sources, names)
+            values, problems = _checked(cls, merged)
+            if not problems and CHECKED not in os.environ:
+                problems, notes = _of_no_effect(values, merged)
+                problems += problems_without_effect(values["hooks"], merged.stored_hooks)
+                for note in () if problems else notes:
+                    tell(note)
         if problems:
             raise UsageError("\n".join(dict.fromkeys(map(merged.in_typed_words, problems))))
         return cls(**values)
@@ -152,8 +158,10 @@ class Config:
         Raises:
             UsageError: with one line for every problem found.
         """
-        merged = merge([values], names=[f.name for f in fields(cls)])
-        checked, problems = _checked(cls, merged)
+        names = [f.name for f in fields(cls)]
+        words, sources = find_plugins([values], names)
+        with plugged(words):
+            checked, problems = _checked(cls, merge(sources, names))
         if problems:
             raise UsageError("\n".join(dict.fromkeys(problems)))
         return cls(**checked)
@@ -167,6 +175,7 @@ class Config:
         """Hash of what the run computes: its non-default fields, so that a new field does not change old identities."""
         return identity_of(self.changes())
 
+    @with_its_plugins
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their default, hooks without their default parameters."""
         mine, plain = self.to_dict(), Config().to_dict()
@@ -208,7 +217,10 @@ class Config:
 
 def restated(message: str, given: Mapping[str, Any]) -> str:
     """``message`` in the words that a user typed for the parameters in it: ``gpus=8``, not the device."""
-    merged = merge([given], names=Config.parameters())
+    names = Config.parameters()
+    words, sources = find_plugins([given], names)
+    with plugged(words):
+        merged = merge(sources, names)
     return "\n".join(map(merged.in_typed_words, message.splitlines()))
 
 
@@ -237,6 +249,8 @@ def _of_no_effect(values: Mapping[str, Any], merged: Merged) -> tuple[list[str],
     from research.data.datasets import data_without_effect  # torch takes seconds
 
     plain, problems, notes = Config().to_dict(), [], list(merged.notes)
+    if values["plugin"] and "plugin" in merged.typed:
+        notes += idle_plugins(values)
     for name, reason in data_without_effect(values["dataset"], values["data_args"]).items():
         path = f"data_args.{name}"
         line = f"{path}={_said(values['data_args'][name])}: has no effect: {reason}"

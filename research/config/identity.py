@@ -19,6 +19,8 @@ MOST_SPELLINGS = 256
 def identity_of(changes: Mapping[str, Any]) -> str:
     """Hash (16 hex digits) of the fields that differ from their default, so that a new field orphans no old run."""
     told = {name: value for name, value in changes.items() if name not in NOT_IDENTITY}
+    if "plugin" in told:  # their contents, whatever the files are called and in which order they are given
+        told["plugin"] = sorted(word.rpartition("@")[2] for word in told["plugin"])
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

@@ -81,7 +81,11 @@ def count(name: str, root: str | Path, split: str, download: bool = False) -> in
 def read(name: str, root: str | Path, split: str) -> Arrays:
     """Images (N, H, W, C) uint8 and labels (N,) int64 of a split; UsageError names a file that is damaged."""
     layout, folder = locate(name, root)
-    images, labels = _undamaged(layout.read, name, folder, split)
+    return checked(name, folder, *_undamaged(layout.read, name, folder, split))
+
+
+def checked(name: str, folder: Path, images: np.ndarray, labels: np.ndarray) -> Arrays:
+    """What was read in ``folder``, labels as int64; UsageError unless it is what the data set ``name`` is made of."""
     labels, dataset = _checked_labels(name, folder, labels), DATASETS[name]
     shape = (*dataset.shape[1:], dataset.shape[0])
     if images.shape != (len(labels), *shape):

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -178,9 +178,13 @@ def _images_source(config, dataset: Dataset, splits: Sequence[str]) -> Source:
     root = str(config.data_root or os.environ.get("RESEARCH_DATA", ""))
     if dataset.kind == "folder":
         return _folder_source(dataset.name, root, tuple(splits))
-    counts = {split: arrays.count(dataset.name, root, split, config.download) for split in splits}
-    total = sum(counts.values()) * math.prod(dataset.shape)
-    return Source(dataset.classes, counts, total, lambda split: _images(dataset.name, root, split, config.download))
+    if dataset.read:
+        counts = {split: len(_images_of(dataset.read, dataset.name, root, split).labels) for split in splits}
+        read = partial(_images_of, dataset.read, dataset.name, root)
+    else:
+        counts = {split: arrays.count(dataset.name, root, split, config.download) for split in splits}
+        read = partial(_images, dataset.name, root, download=config.download)
+    return Source(dataset.classes, counts, sum(counts.values()) * math.prod(dataset.shape), read)
 
 
 def _held_out(source: Source, count: int) -> Source:
@@ -200,6 +204,13 @@ def _held_out(source: Source, count: int) -> Source:
 @lru_cache(maxsize=4)  # check, the training and the validation loader of a process share one copy
 def _images(name: str, root: str, split: str, download: bool) -> Images:
     return Images.of_one_size(*arrays.read_split(name, root, split, download))
+
+
+@lru_cache(maxsize=4)
+def _images_of(read: Callable, name: str, root: str, split: str) -> Images:
+    """The samples of a data set that has a reader of its own."""
+    folder = data_root(root)
+    return Images.of_one_size(*arrays.checked(name, folder, *read(folder, split)))
 
 
 @lru_cache(maxsize=2)  # a million files are listed once a process

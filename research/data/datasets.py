@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from research.data.augment import Augment
 from research.data.synthetic import Segments
@@ -20,7 +22,8 @@ class Dataset:
 
     ``kind`` says what its samples are: ``"images"`` of one size (arrays), image files in a ``"folder"``, or
     ``"vectors"``. ``mean`` and ``std`` are per channel on the 0..1 scale. ``classes`` 0 = counted on disk.
-    ``remedy`` ends the error line when the files are missing.
+    ``remedy`` ends the error line when the files are missing. ``read`` is of a set of ``"images"`` whose files this
+    package cannot read: (folder of the data, ``"train"`` or ``"val"``) -> images (N, H, W, C) uint8, labels (N,).
     """
 
     name: str
@@ -33,6 +36,7 @@ class Dataset:
     augment: Mapping[str, Any] = field(default_factory=dict)
     embedded: bool = False
     remedy: str = ""
+    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

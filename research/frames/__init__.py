@@ -18,6 +18,7 @@ from research.config.merging import NESTED
 from research.errors import UsageError
 from research.files import read_json
 from research.frames.configurations import configuration, differing, key, told_apart, word
+from research.plugins.source import remember
 from research.runs.columns import numbers_of
 from research.runs.paths import RunPaths
 from research.runs.summaries import read_summaries
@@ -86,9 +87,13 @@ class Runs(pd.DataFrame):
 
 def _not_understood(path: Path) -> str:
     try:
-        return _problem_of(path.read_bytes())
+        content = path.read_bytes()
+        remember(read_json(path, {}).get("plugin") or (), RunPaths(path.parent).plugins)
+        return _problem_of(content)
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}"
+    except UsageError as error:
+        return str(error)
 
 
 @lru_cache(maxsize=10_000)  # every table asks for itself

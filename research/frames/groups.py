@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from research.config import Config
-from research.files import read_json
 from research.frames import Runs
 from research.frames.comparison import compare
 from research.frames.configurations import configuration, differing, key, owner, told_apart, word
-from research.runs.paths import RunPaths
+from research.runs.run import Run
 
 RESULTS = {
     "top1_err": "top-1 error (%), last epoch",
@@ -42,7 +41,7 @@ class Group:
     @property
     def config(self) -> Config:
         """The Config of its first run."""
-        return Config.stored(read_json(RunPaths(self.runs["dir"].iloc[0]).config, {}))
+        return Run.open(self.runs["dir"].iloc[0]).config
 
     def by_seed(self, result: str) -> pd.Series:
         """``result`` by seed; a seed that was run twice counts once, with its mean."""

@@ -21,6 +21,7 @@ from research.frames.comparison import correlation, holm
 from research.layers.masked import MASK, masks_among
 from research.measures.ldi import sequence_ldi
 from research.measures.paths import living, paths
+from research.plugins.scope import plugged
 from research.runs.network import network_of
 from research.runs.paths import RunPaths
 from research.runs.run import Run
@@ -116,7 +117,8 @@ def _masks(run: Path) -> dict[str, Tensor]:
 
 def _training_images(config: Config) -> tuple[DataInfo, Tensor, Tensor]:
     """What the data are, the first training images, and which inputs are not the same in all training images."""
-    loader = make_loader(config, "train")
+    with plugged(config.plugin):
+        loader = make_loader(config, "train")
     loader.set_epoch(0)
     images = torch.cat([inputs for inputs, _ in loader])
     loader.close()

@@ -25,6 +25,7 @@ from research.frames.groups import Group, group_runs
 from research.frames.published import load_published
 from research.hooks import HOOKS
 from research.layers.masked import MASK, masks_among
+from research.plugins.scope import with_its_plugins
 from research.runs.paths import RunPaths
 from research.trained.network_cost import network_cost
 
@@ -104,6 +105,7 @@ def known_sizes(config: Config, directory: Path) -> Sizes | None:
         return None
 
 
+@with_its_plugins
 def method_of(config: Config) -> str:
     """The hook that decides the masks, or ``"dense"``."""
     return next((name for name in config.hooks if HOOKS[name].exclusive == "masks"), "dense")

@@ -43,7 +43,7 @@ def levels(changes: list[Mapping[str, Any]], names: list[str]) -> pd.DataFrame:
     for mine in changes:
         seed = mine.get("seed", 0)
         row = {"initial weights": seed, "order": mine.get("order_seed", seed)}
-        if any(HOOKS[name].draws for name in methods(mine)):
+        if any(HOOKS[name].draws for name in methods(mine) if name in HOOKS):
             row["masks"] = mine.get("mask_seed", seed)
         if "link_seed" in model_arguments(mine.get("model", "resnet8"), {}):
             row["links"] = mine.get("model_args.link_seed", seed)

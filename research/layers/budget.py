@@ -9,6 +9,7 @@ from torch import nn
 
 from research.errors import UsageError
 from research.layers.base import SeparableSubstitute
+from research.layers.families.grouped import Separable
 from research.layers.selection import layout
 from research.layers.spec import Spec, parse_spec
 from research.parameters.signatures import parameters_of
@@ -87,7 +88,7 @@ def fit_budget(
     floor, ceiling = map(size, ends)
     if quantity == "params" and not (integer or allow_miss) and issubclass(spec.layer, SeparableSubstitute):
         # larger than with dense 1x1 convolutions is possible for some families, but nothing is compressed then
-        ceiling = max(floor, min(ceiling, plan.params(replace(spec, family="sep", arguments={}))))
+        ceiling = max(floor, min(ceiling, plan.params(replace(spec, family="sep", layer=Separable, arguments={}))))
     below, above = _bisect(lambda value: size(value) <= min(target, ceiling), *ends, integer)
     above = below if size(above) > ceiling else above
     value = min((below, above), key=lambda v: abs(size(v) - target))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
 from research.errors import UsageError, closest, nearest
@@ -33,16 +33,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Spec:
-    """A checked spec: the family's name, its own arguments with defaults, its initial values, and the options."""
+    """A checked spec: a family, its own arguments with defaults, its initial values, and the options."""
 
     family: str
+    layer: type[Substitute] = field(repr=False)
     arguments: Mapping[str, Any]
     init: str = "variance"
     options: Options = Options()
-
-    @property
-    def layer(self) -> type[Substitute]:
-        return LAYERS[self.family]
 
     @property
     def main(self) -> str | None:
@@ -95,7 +92,7 @@ def parse_spec(text: str) -> Spec | None:
     if problems:
         raise UsageError("\n".join(f"substitute={text!r}: {problem}" for problem in problems))
     init = arguments.pop("init", "variance")
-    return Spec(family, arguments, init, Options(**options))
+    return Spec(family, layer, arguments, init, Options(**options))
 
 
 def own_parameters(layer: type[Substitute]) -> list[Parameter]:

@@ -38,6 +38,7 @@ from research.log.provenance import (
     teachers,
 )
 from research.log.results import compared_text, comparisons, results_text
+from research.plugins.scope import plugged
 from research.runs.paths import RunPaths
 from research.runs.status import status_of
 from research.trained.network_cost import NetworkCost, network_cost
@@ -129,7 +130,8 @@ def _counts(groups: Sequence[Group], networks: Mapping[Group, NetworkCost]) -> s
 
 def _budget(config: Config, found: NetworkCost) -> str:
     """The budget that a substitute was fitted to, and by how much the network misses it."""
-    options = parse_spec(config.substitute).options
+    with plugged(config.plugin):
+        options = parse_spec(config.substitute).options
     if options.budget:
         return f"budget {options.budget:,} parameters ({found.cost.params / options.budget - 1:+.2%}), "
     if options.mult_adds:

@@ -20,6 +20,7 @@ from research.files import read_json
 from research.frames.configurations import owner, word
 from research.frames.groups import Group
 from research.parameters import yaml_1_2
+from research.plugins.scope import plugged
 from research.runs.paths import RunPaths
 from research.runs.status import recorded
 
@@ -37,7 +38,8 @@ def acting(changes: Mapping[str, Any]) -> dict[str, Any]:
         config = Config.stored({name: True if value == "" else value for name, value in changes.items()})
     except UsageError:  # of another version altogether
         return dict(changes)
-    left_out = idle(vars(config))
+    with plugged(config.plugin):
+        left_out = idle(vars(config))
     kept = {name: value for name, value in changes.items() if name not in left_out}
     kept |= {hook: "" for hook in config.hooks if hook not in map(owner, kept)}
     return {name: kept[name] for name in sorted(kept, key=_places(changes).__getitem__)}

@@ -71,6 +71,11 @@ def model_names() -> list[str]:
     return list(MODELS)
 
 
+def is_model(name: str) -> bool:
+    """Whether this package itself makes a network of this name."""
+    return name in MODELS or name in ALIASES or name.startswith("wrn-")
+
+
 def create_model(
     name: str, num_classes: int | None = None, input_shape: tuple[int, ...] | None = None, **args: Any
 ) -> nn.Module:

@@ -17,9 +17,11 @@ from research.hooks import HOOKS
 from research.layers.substitute import parse_spec, substitute
 from research.models import create_model
 from research.models.dry_run import WithoutInitialValues
+from research.plugins.scope import plugged, with_its_plugins
 from research.runs.run import Run
 
 
+@with_its_plugins
 def build_network(run: Run, classes: int, shape: tuple[int, ...], without: str = "") -> None:
     """The run's network for inputs of ``shape`` (C, H, W), with initial weights, changed as the run's hooks change it.
 
@@ -92,7 +94,8 @@ class Outline(ScratchRun):
             UsageError: a method or a substitute does not fit the network.
         """
         args = {name: value for name, value in config.model_args.items() if name not in ("weights", "pretrained")}
-        spec = parse_spec(config.substitute)
+        with plugged(config.plugin):
+            spec = parse_spec(config.substitute)
         if spec:  # without values there is nothing to start from
             spec = replace(spec, options=replace(spec.options, from_dense=False))
         outline = cls(Path(config.runs) / config.run_name, replace(config, model_args=args, substitute=str(spec or "")))

@@ -32,6 +32,7 @@ class RunPaths:
     """The files of the run in ``dir``; none is read or created."""
 
     config = _File("config.json")  # every parameter; a folder with this file is a run
+    plugins = _File("plugins")  # folder of the plugins as they were when the run was made
     environment = _File("env.json")  # versions, code and machine of every session
     status = _File("status.json")  # how far, and how it ended
     metrics = _File("metrics.jsonl")  # one JSON object a row, append-only

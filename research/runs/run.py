@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from research.config import Config
 from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import free_name, read_json, write_atomic
+from research.plugins.source import keep, remember
 from research.runs.environment import environment
 from research.runs.metrics import read_rows
 from research.runs.paths import RunPaths, home_of
@@ -109,6 +111,7 @@ class Run:
             with suppress(FileExistsError):
                 run.dir.mkdir()
                 run.made = True
+            keep(config.plugin, run.paths.plugins)
             if not run.paths.config.exists() or run.paths.config.read_text() != text:
                 write_atomic(run.paths.config, text)
         except OSError as error:
@@ -119,7 +122,8 @@ class Run:
     def remove_unbegun(self) -> None:
         """Remove the directory if this object made it and nothing but what a start writes is in it."""
         if self.made and self.is_unbegun():
-            for path in self.start_files():
+            shutil.rmtree(self.paths.plugins, ignore_errors=True)
+            for path in self.start_files() - {self.paths.plugins}:
                 path.unlink(missing_ok=True)
             with suppress(OSError):  # another has put something in it meanwhile
                 self.dir.rmdir()
@@ -133,7 +137,15 @@ class Run:
     def start_files(self) -> set[Path]:
         """The files that a start writes before the first step."""
         paths = self.paths
-        written = {paths.config, paths.status, paths.environment, paths.output, paths.lock, paths.launcher_lock}
+        written = {
+            paths.plugins,
+            paths.config,
+            paths.status,
+            paths.environment,
+            paths.output,
+            paths.lock,
+            paths.launcher_lock,
+        }
         only_notes = all(row["kind"] == "note" for row in read_rows(paths.metrics))
         return written | ({paths.metrics} if only_notes else set())
 
@@ -151,6 +163,7 @@ class Run:
             raise UsageError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(given, dict):
             raise UsageError(f"{path} does not hold the parameters of a run")
+        remember(given.get("plugin") or (), RunPaths(directory).plugins)
         return cls(directory, Config.stored(given))
 
     def refuse_another(self) -> None:
@@ -158,7 +171,8 @@ class Run:
         if not self.paths.config.exists():
             # another node may be making the same run right now: its config.json, under a hidden name at first
             if self.dir.exists() and any(
-                not p.name.startswith((".", self.paths.config.name)) for p in self.dir.iterdir()
+                not p.name.startswith((".", self.paths.config.name, self.paths.plugins.name))
+                for p in self.dir.iterdir()
             ):
                 raise UsageError(f"{self.dir} exists but is not a run (no config.json); choose another name=…")
             return

@@ -15,6 +15,7 @@ from research.data.datasets import describe
 from research.errors import UsageError, tell
 from research.models import MODELS
 from research.models.libraries import preparation
+from research.plugins.scope import plugged
 from research.runs.paths import RunPaths
 from research.runs.run import Run
 
@@ -84,7 +85,9 @@ def as_published(config: Config, *sources: Mapping[str, Any]) -> Config:
     given ``eval_resize`` over its crop, ``normalize=false`` over its mean and deviation. Data sets whose images are
     all of one size, such as CIFAR-10, are never resized or cropped, and stay as they are.
     """
-    record = preparation(config.model) if describe(config.dataset).kind == "folder" else None
+    with plugged(config.plugin):
+        data = describe(config.dataset)
+    record = preparation(config.model) if data.kind == "folder" else None
     said = config.data_args
     ruled = set(said) | ({"crop_pct"} if "eval_resize" in said else set())
     ruled |= set() if said.get("normalize", True) else {"mean", "std"}

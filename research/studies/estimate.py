@@ -16,6 +16,7 @@ from typing import Any
 from research.config import Config
 from research.errors import UsageError
 from research.files import read_json
+from research.plugins.scope import with_its_plugins
 from research.runs.metrics import newest_rows
 from research.runs.paths import RunPaths
 from research.runs.status import recorded
@@ -69,11 +70,12 @@ def bytes_in(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@with_its_plugins
 def weights_on_disk(config: Config) -> int:
     """Bytes of a run's checkpoints and best weights: from the size of its network alone, without what methods keep."""
+    network = [config.dataset, config.data_args, config.data_root, config.model, config.model_args, config.plugin]
     moments = 2 if config.optimizer == "adamw" else int(config.momentum > 0)
-    network = json.dumps([config.dataset, config.data_args, config.data_root, config.model, config.model_args])
-    return WEIGHT_BYTES * _parameters(network, config.loader) * (CHECKPOINTS * (1 + moments) + 1)
+    return WEIGHT_BYTES * _parameters(json.dumps(network), config.loader) * (CHECKPOINTS * (1 + moments) + 1)
 
 
 @cache
@@ -83,7 +85,7 @@ def _parameters(network: str, loader: str) -> int:
     from research.models import create_model
     from research.models.dry_run import WithoutInitialValues
 
-    names = ("dataset", "data_args", "data_root", "model", "model_args")
+    names = ("dataset", "data_args", "data_root", "model", "model_args", "plugin")
     config = replace(Config(batch_size=1, loader=loader), **dict(zip(names, json.loads(network), strict=True)))
     info, arguments = check(config), {**config.model_args}
     for published in ("weights", "pretrained"):  # nothing is fetched here

@@ -17,6 +17,7 @@ from research.data.datasets import describe
 from research.errors import UsageError, closest
 from research.frames import Runs
 from research.measures.nn_mass import mlp_topology
+from research.plugins.scope import plugged
 from research.runs.run import Run
 from research.studies.population import arguments
 from research.studies.study import Study, expand
@@ -101,7 +102,8 @@ def networks(runs: Runs, ldi_mode: str = "exact") -> pd.DataFrame:
     runs = runs[runs["model"] == "dense_mlp"]
     rows = {}
     for run in (Run.open(directory) for directory in runs["dir"]):
-        data, args = describe(run.config.dataset), arguments(run.config)
+        with plugged(run.config.plugin):
+            data, args = describe(run.config.dataset), arguments(run.config)
         shape = {key: args[key] for key in ("width", "depth", "tc")}
         found = mlp_topology(**shape, inputs=math.prod(data.shape), num_classes=data.classes)
         told = {key: getattr(found, key) for key in ("nn_mass", "nn_density", "params", "flops", "macs")}

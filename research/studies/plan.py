@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UsageError
+from research.plugins.source import freeze
 from research.runs.plans import read_plan, record
 from research.studies.design import CONFIRM
 from research.studies.selection import Trial
@@ -73,10 +74,12 @@ def confirmation(
 def write_down(
     path: str | Path, study: Study, points: Sequence[Point], fresh: Sequence[Point] = (), tried: Sequence[Trial] = ()
 ) -> None:
-    """Keep with the runs what the study in ``path`` is made to compare.
+    """Keep with the runs what the study in ``path`` is made to compare, and the plugins that they will load.
 
     ``fresh`` are the points that confirm it, and ``tried`` those that choose a value for each arm.
     """
+    for point in (*points, *fresh, *(trial.point for trial in tried)):
+        freeze(point.config.plugin, point.dir.parent)
     for folder in {point.dir.parent for point in points}:
         mine = [point for point in points if point.dir.parent == folder]
         said = {

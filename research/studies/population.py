@@ -27,6 +27,7 @@ from research.frames import load_runs
 from research.measures.ldi import Mode, ldi
 from research.models import MODELS
 from research.parameters.signatures import check_arguments
+from research.plugins.scope import plugged
 from research.runs.network import build_network, pick_device
 from research.runs.paths import home_of
 from research.runs.run import Run
@@ -132,7 +133,8 @@ def measure_ldi(runs: Sequence[Run], modes: Sequence[Mode]) -> None:
         config = trained.config
         run = Run(trained.dir, config)  # at step 0
         run.device = pick_device(config)
-        loader = make_loader(config, "val", device=run.device)
+        with plugged(config.plugin):
+            loader = make_loader(config, "val", device=run.device)
         if (data := repr((config.dataset, config.data_args, config.data_root))) not in inputs:
             inputs[data] = torch.cat([x for x, _ in loader])
         loader.close()

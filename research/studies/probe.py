@@ -1,4 +1,4 @@
-"""``python -m research.studies.probe CONFIG RESULT``: the first steps of a run, which tell what it will cost."""
+"""``python -m research.studies.probe FOLDER RESULT``: the first steps of a run, which tell what it will cost."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from tqdm import tqdm
 from research.config import Config
 from research.config.config import CHECKED
 from research.launcher.warm import Command, Server
+from research.plugins.scope import with_its_plugins
+from research.plugins.source import keep
+from research.runs.paths import RunPaths
 from research.runs.run import Run
 from research.studies.estimate import CHECKPOINTS, Cost, bytes_in, kind_of
 from research.studies.study import Point
@@ -54,6 +57,7 @@ class FirstBatches:
         self.times.append(time.perf_counter())
 
 
+@with_its_plugins
 def probe(config: Config) -> dict[str, float]:
     """Seconds of an epoch (``epoch``) and bytes of a finished run (``disk``), from the first steps of one process.
 
@@ -93,15 +97,15 @@ def probe_kinds(points: Sequence[Point], known: Collection[str], server: Server)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for which, point in tqdm(new.items(), desc="probe", unit="kind", leave=False):
-            given, result, printed = (Path(folder, name) for name in ("given.json", "result.json", "printed.txt"))
-            given.write_text(json.dumps(point.config.to_dict()))
-            command = Command(__name__, [str(given), str(result)], os.environ | {CHECKED: "1"}, printed)
+            paths, result, printed = RunPaths(folder), Path(folder, "result.json"), Path(folder, "printed.txt")
+            keep(point.config.plugin, paths.plugins)
+            paths.config.write_text(json.dumps(point.config.to_dict()))
+            command = Command(__name__, [folder, str(result)], os.environ | {CHECKED: "1"}, printed)
             if server.start(command).wait() == 0:
                 found[which] = Cost(**json.loads(result.read_bytes()))
     return found
 
 
 if __name__ == "__main__":
-    given, result = map(Path, sys.argv[1:])
-    found = probe(Config.stored(json.loads(given.read_bytes())))
-    result.write_text(json.dumps(found))
+    folder, result = map(Path, sys.argv[1:])
+    result.write_text(json.dumps(probe(Run.open(folder).config)))

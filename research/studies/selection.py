@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from research.config import Config
 from research.config.merging import overlaid
+from research.config.plugins import find_plugins
 from research.errors import Failure, UsageError
+from research.plugins.scope import plugged
 from research.runs.status import DIVERGED
 from research.studies.design import SELECT, Select
 from research.studies.study import Point, Study, expand, word
@@ -42,7 +44,8 @@ def trials(study: Study) -> list[Trial]:
     if not study.select:
         return []
     select, names = Select(**study.select), Config.parameters()
-    base = overlaid(study.base, {"data_args.holdout": select.holdout}, names)
+    with plugged(find_plugins([study.base], names)[0]):
+        base = overlaid(study.base, {"data_args.holdout": select.holdout}, names)
     trying = replace(
         study,
         name=f"{SELECT}-{study.name}",

@@ -33,10 +33,13 @@ from typing import Annotated, Any, Literal
 
 from research.config import Config
 from research.config.merging import doubled, overlaid
+from research.config.plugins import find_plugins
 from research.errors import UsageError, nearest
 from research.notebooks.workbench import SHIPPED
 from research.parameters import yaml_1_2
 from research.parameters.signatures import Range, check_arguments
+from research.plugins.scope import plugged
+from research.plugins.source import frozen
 from research.runs.paths import home_of
 from research.runs.status import recorded, status_of
 from research.studies.design import arm_of, problems_of_design, unknown_arms
@@ -93,8 +96,10 @@ class Point:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What is given, as one types it behind the name of a notebook."""
-        return tuple(f"{key}={yaml_1_2.typed(value)}" for key, value in self.parameters.items())
+        """What is given, as one types it behind the name of a notebook; plugins as they are when the study begins."""
+        plugins = [str(path) for path in frozen(self.config.plugin, self.dir.parent)]
+        given = {**self.parameters, "plugin": plugins} if plugins else self.parameters
+        return tuple(f"{key}={yaml_1_2.typed(value)}" for key, value in given.items())
 
     @property
     def log(self) -> Path:
@@ -186,7 +191,12 @@ def expand(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> 
     named = isinstance(study.runs, Mapping)
     alternatives = study.runs.items() if named else [("", alternative) for alternative in study.runs or ({},)]
     for (name, alternative), combination, seed in itertools.product(alternatives, combinations, seeds):
-        if twice := doubled((alternative, combination, seed), names):
+        try:
+            with plugged(find_plugins((study.base, alternative, combination), names)[0]):
+                twice = doubled((alternative, combination, seed), names)
+        except UsageError as error:
+            twice = str(error).splitlines()
+        if twice:
             problems += twice
             continue
         alternative = {key: _run_of_arm(study, value) for key, value in alternative.items()}
@@ -204,7 +214,8 @@ def expand(study: Study, own: Mapping[str, Mapping[str, Any]] | None = None) -> 
         except UsageError as error:
             problems += str(error).splitlines()
             continue
-        point = Point(varied, overlaid(study.base, varied_and_named, names), config, arm)
+        with plugged(config.plugin):
+            point = Point(varied, overlaid(study.base, varied_and_named, names), config, arm)
         if point.dir in points:
             problems.append(f"{point.dir.name}: this run is in the study twice")
         points[point.dir] = point

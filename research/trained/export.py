@@ -34,6 +34,8 @@ from research.errors import Failure, UsageError, nearest
 from research.files import replaced
 from research.layers.substitute import substitute
 from research.models import create_model
+from research.plugins.scope import plugged, with_its_plugins
+from research.plugins.source import words_for
 from research.runs.network import network_of
 from research.runs.stored import find_stored
 from research.trained.compressed import (
@@ -128,6 +130,7 @@ def has_description(path: Path) -> bool:
         return False
 
 
+@with_its_plugins
 def sample_of(config: Config) -> Sample:
     """What the network of ``config`` takes and gives, with a batch of its validation set; without its data, random."""
     try:
@@ -156,10 +159,12 @@ def kept_sparse(plain: nn.Module, format: Format, run: str) -> dict[str, float]:
     return {}
 
 
+@with_its_plugins
 def description(config: Config, format: Format, sample: Sample) -> dict[str, Any]:
     """What a file says of itself: how its network is made, and what its inputs were normalised with."""
     told = {"format": format, "model": config.model, "model_args": dict(config.model_args)}
     told |= {"substitute": config.substitute, "classes": sample.classes, "shape": list(sample.shape)}
+    told |= {"plugin": list(config.plugin)}
     dataset = describe(config.dataset)
     if dataset.kind != "vectors":
         told["mean"], told["std"] = Augment(**arguments(dataset.name, config.data_args)[0]).normalisation(dataset)
@@ -194,8 +199,9 @@ def load_export(path: Path | str, device: str = "") -> nn.Module:
         raise UsageError(f"{path}: cannot be read as safetensors ({error})") from None
     if not told:
         raise UsageError(f"{path}: was not written by `research export`")
-    model = create_model(told["model"], told["classes"], tuple(told["shape"]), **told["model_args"])
-    substitute(model, told["substitute"], tuple(told["shape"]))
+    with plugged(words_for(told.get("plugin", ()))):
+        model = create_model(told["model"], told["classes"], tuple(told["shape"]), **told["model_args"])
+        substitute(model, told["substitute"], tuple(told["shape"]))
     model = with_compressed(model, tensors)
     return to_two_of_four(model) if told["format"] == "2:4" else model.to(device or "cpu")
 

@@ -18,6 +18,7 @@ from research.hooks import HOOKS, Hook
 from research.layers.substitute import Report
 from research.measures.cost import Cost, count
 from research.models import create_model, known_for
+from research.plugins.scope import with_its_plugins
 from research.runs.network import ScratchRun, build_network, network_of
 from research.training.prepare import weight_decays
 
@@ -29,6 +30,7 @@ class NetworkCost(NamedTuple):
     decays: tuple[float, ...]
 
 
+@with_its_plugins
 def network_cost(config: Config) -> NetworkCost:
     """The network that runs of ``config`` train, counted for one of its inputs; built on the CPU, without data.
 
@@ -92,9 +94,19 @@ def count_run(
     Raises:
         UsageError: wrong parameters, or a network that cannot be counted.
     """
-    config = Config.load(given)
+    return _counted(Config.load(given), "dataset" in given, given_shape, legacy, allow_ignored)
+
+
+@with_its_plugins
+def _counted(
+    config: Config,
+    names_data: bool,
+    given_shape: tuple[int, ...] | None,
+    legacy: Collection[str],
+    allow_ignored: bool,
+) -> Counted:
     classes, shape = known_for(config.model)
-    if "dataset" in given or config.dataset != Config.dataset:
+    if names_data or config.dataset != Config.dataset:
         classes, shape = describe(config.dataset).classes or classes, input_shape(config.dataset, config.data_args)
     shape = tuple(given_shape or shape)
     run = ScratchRun(Path(config.runs), config)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from research.distributed import Vote
 from research.measures.evaluate import evaluate
+from research.plugins.scope import with_its_plugins
 from research.processes import stop_requested
 from research.runs.pulse import DONE, EPOCH_END, EPOCH_START, EVALUATING, IN_STEP
 from research.runs.run import Run
@@ -25,6 +26,7 @@ from research.training.schedule import learning_rate
 LONG_EVALUATION = 10.0  # seconds; a launcher's grace for a last checkpoint is more
 
 
+@with_its_plugins
 def fit(run: Run) -> Run:
     """Train ``run`` from wherever it stands to its last epoch.
 

@@ -18,11 +18,13 @@ from research.layers.substitute import parse_spec, planned
 from research.layers.sync_norm import synchronise
 from research.models import check_model, create_model
 from research.models.dry_run import WithoutInitialValues
+from research.plugins.scope import with_its_plugins
 from research.runs.network import Outline
 from research.training.beginnings import check_beginning
 from research.training.sources import check_sources, own_source
 
 
+@with_its_plugins
 def preflight(config: Config, coming: Collection[Path] = (), devices: bool = True) -> DataInfo:
     """Refuse what cannot work on this machine, before anything is made; what is known of the data.
 

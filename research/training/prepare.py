@@ -15,6 +15,7 @@ from research.devices import use_tf32
 from research.distributed import of_rank_0
 from research.layers.sync_norm import synchronise
 from research.network_protocols import ScalesDecay
+from research.plugins.scope import with_its_plugins
 from research.resources import decide
 from research.runs.network import build_network, pick_device
 from research.runs.run import Run
@@ -24,6 +25,7 @@ from research.training.sources import load_sources
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@with_its_plugins
 def prepare(run: Run) -> None:
     """Everything that training needs, in the order it may depend on."""
     config = run.config
@@ -46,6 +48,7 @@ def prepare(run: Run) -> None:
     run.network = wrap(run)
 
 
+@with_its_plugins
 def prepare_evaluation(run: Run, splits: Sequence[str] = ("val",)) -> None:
     """Device, data and the network, changed as the run's hooks change it: what it takes to evaluate weights."""
     config = run.config

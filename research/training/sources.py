@@ -18,6 +18,7 @@ from research.hooks.base import Normalisation
 from research.layers.masked import masks_among
 from research.models import check_model, create_model, known_for
 from research.models.libraries import PUBLISHED, preparation
+from research.plugins.scope import with_its_plugins
 from research.runs.network import network_of
 from research.runs.paths import RunPaths, home_of
 from research.runs.run import Run
@@ -31,6 +32,7 @@ def own_source(config: Config) -> dict[str, Source]:
     return {"continue_from": Source(config.continue_from, wants="newest weights")} if config.continue_from else {}
 
 
+@with_its_plugins
 def sources_of(config: Config) -> dict[str, Source]:
     """What a run with ``config`` and its methods start from, by parameter as it is typed."""
     methods = {
@@ -201,6 +203,7 @@ def _network(key: str, source: Source, stored: Stored | None, run: Run) -> Sourc
     return SourceNetwork(network, origin)
 
 
+@with_its_plugins
 def _normalisation(config: Config, as_published: bool) -> Normalisation:
     """Mean and deviation per channel that the network of ``config`` was trained with; empty where nothing is known.
 

@@ -70,6 +70,7 @@ SHOWN_BY = {  # tests of what these do when something goes wrong
     "init": "tests/training/test_beginnings.py",
     "continue_from": "tests/training/test_beginnings.py",
     "checkpoint_minutes": "tests/training/test_train.py",
+    "plugin": "tests/plugins/test_plugins.py",
 }
 SEEN = {"channels_last", "compile", "deterministic", "sync_bn", "loader", "data_root", "download", "workers", "name"}
 SEEN |= {"tf32", "runs", "device", "processes", "nodes", "rendezvous", "threads"}  # below, one by one

@@ -129,8 +129,8 @@ def test_a_dry_run_probes_each_kind_once(points, tmp_path, monkeypatch, capsys):
 
     class Started:
         def __init__(self, command):
-            config, result = command.arguments
-            asked.append(json.loads(open(config).read())["batch_size"])
+            folder, result = command.arguments
+            asked.append(json.loads(open(f"{folder}/config.json").read())["batch_size"])
             open(result, "w").write('{"epoch": 60.0, "disk": 5000000}')
 
         def wait(self):

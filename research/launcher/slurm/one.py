@@ -11,6 +11,8 @@ from research.launcher.slurm.cluster import refuse_impossible
 from research.launcher.slurm.options import completed, gpus_of, read_options
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
+from research.parameters import yaml_1_2
+from research.plugins.source import freeze, frozen
 from research.runs.paths import home_of
 from research.runs.run import Run
 
@@ -48,6 +50,9 @@ def run_on_slurm(words: tuple[str, ...], config: Config, typed: Mapping[str, Any
         options = refuse_impossible(options, [config])
         from research.launcher.slurm.job import Command, Job  # submitit may be missing
 
+        freeze(config.plugin, run.parent)
+        if plugins := [str(path) for path in frozen(config.plugin, run.parent)]:
+            words = (*(word for word in words if not word.startswith("plugin=")), f"plugin={yaml_1_2.typed(plugins)}")
         log = run.parent / ".slurm" / f"{run.name}.log"
         job = Job((Command(words, str(log), config.processes, gpus_of(config)),))
         (job_id,) = submit({job: [run]}, options, completed(options, [config]), run.name)
