@@ -14,6 +14,7 @@ from research.frames.published import load_published
 from research.log import entries
 from research.notebooks.execute import execute
 from research.runs.paths import RunPaths
+from research.runs.plans import record
 from research.runs.run import Run
 from research.studies.mlp_grid import mlp_configs
 from research.studies.population import fit_population
@@ -101,7 +102,8 @@ def project(sound, here, kind):
 
 
 KINDS = {"budgets": "dsr", "correlation": "gram0", "curves": "gram0", "ldi": MASS, "nn_mass": MASS}
-KINDS |= {"power_grad": "power", "sparsity": "dsr", "masks_at_start": "static", "two_runs": "dsr"}  # what each is about
+KINDS |= {"power_grad": "power", "sparsity": "dsr", "masks_at_start": "static", "two_runs": "dsr"}
+KINDS |= {"interactions": "dsr"}  # what each is about
 UNKNOWN = {"newer-method", "newer-parameter", "method-text", "newer-network", "newer-data", "newer-field"}
 TABLES = {  # what notebooks read of runs, and what no version has to understand
     "budgets": [budgets.budget_points, budgets.training_losses],
@@ -140,6 +142,8 @@ def test_odd_runs_end_no_table(notebook, sound, here, recwarn):
 @pytest.mark.parametrize("notebook", KINDS)
 def test_odd_runs_end_no_notebook(notebook, sound, here):
     project(sound, here, KINDS[notebook])
+    arms = {"dense": "plain", "dsr": "dsr", "static": "static"}  # of a study, which one notebook is about
+    record(here / "runs", "s", {"contrasts": [], "margin": None, "arms": arms, "confirming": {}}, [])
     more = {"ldi": {"inits": 1, "images": 20}, "two_runs": {"ours": "dsr", "theirs": "dense"}}
     given = {"runs": "runs", "log": "log.md"} | more.get(notebook, {})
     assert execute(f"analysis/{notebook}", given, progress=False).is_file()
