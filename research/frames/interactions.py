@@ -1,9 +1,9 @@
 """Do methods add up? What several do together beside the sum of what each does alone, from the arms of one study.
 
-An arm is called after its methods, joined by "+"; one arm, the base, has none. Effects are differences between arms, seed
-by seed, so every row here is one of :func:`research.frames.comparison.compare`. Where every combination has an arm (a full
-factorial design) the effect of a method and the interaction of two are means over all combinations of the others, and
-every run counts for every one of them: Fisher, "The Design of Experiments" (1935), chapter VI.
+An arm is called after its methods, joined by "+"; one arm, the base, has none. Effects are differences between arms,
+seed by seed, so every row here is one of :func:`research.frames.comparison.compare`. Where every combination has an arm
+(a full factorial design) the effect of a method and the interaction of two are means over all combinations of the
+others, and every run counts for every one of them: Fisher, "The Design of Experiments" (1935), chapter VI.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The notebook of interactions: a study of two methods on its first and its fresh seeds becomes tables, figures, one entry."""
+"""The notebook of interactions: a study of two methods, on its first and its fresh seeds, becomes one entry."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_a_study_of_two_methods_becomes_tables_figures_and_one_entry(here, monke
     record(here / "runs", "s", SAID | {"arms": arms, "confirming": fresh}, [])
     left = cells("analysis/interactions", monkeypatch, log="log.md", margin=1)
     assert list(left["samples"]) == ["s, first seeds", "s, fresh seeds"]
-    assert [name for name, _ in left["drawn"]] == [f"effects together, s, {seeds} seeds" for seeds in ("first", "fresh")]
+    assert [name for name, _ in left["drawn"]] == [f"effects together, {sample}" for sample in left["samples"]]
     log = (here / "log.md").read_text()
     rows = re.findall(r"^\| gram with rigl \| gram without rigl \| \+(\d\.\d+) ", log, re.M)
     assert len(rows) == 2 and all(abs(float(row) - 3) < 0.3 for row in rows)
