@@ -23,7 +23,8 @@ def effects_together(
     Right: the interaction, which is the difference of these two, and of pairs its mean over all backgrounds; with 95 %
     intervals, filled where the adjusted p is at most 0.05. The band is ±``margin``: less does not matter.
 
-    ``together`` is :func:`research.frames.interactions.added_up`, ``averaged`` is ``interactions`` of the same arms.
+    ``together`` and ``averaged`` are ``added_up`` and ``interactions`` of
+    :mod:`research.frames.statistics.interactions`.
 
     Raises:
         UsageError: no arm has several methods that have arms of their own.

@@ -6,7 +6,7 @@ import pytest
 
 from research.errors import UsageError
 from research.figures.interactions import effects_together
-from research.frames.interactions import added_up, arms_by_methods, interactions
+from research.frames.statistics.interactions import added_up, arms_by_methods, interactions
 
 RESULTS = {"plain": 60.0, "a": 62.0, "b": 61.0, "a+b": 66.0}
 

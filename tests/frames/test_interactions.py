@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from research.errors import UsageError
-from research.frames.interactions import added_up, arms_by_methods, backgrounds, interactions, main_effects
+from research.frames.statistics.interactions import added_up, arms_by_methods, backgrounds, interactions, main_effects
 
 EFFECTS = {"a": 2.0, "b": -1.0, "c": 0.5}
 

@@ -1,0 +1,1 @@
+"""What may be said of results beyond one comparison of two arms."""
