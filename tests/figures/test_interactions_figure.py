@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from research.errors import UsageError
-from research.figures.interactions import effects_together
+from research.figures.arms.interactions import effects_together
 from research.frames.statistics.interactions import added_up, arms_by_methods, interactions
 
 RESULTS = {"plain": 60.0, "a": 62.0, "b": 61.0, "a+b": 66.0}

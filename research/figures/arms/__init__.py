@@ -1,0 +1,1 @@
+"""Figures of the arms of a study beside each other."""
