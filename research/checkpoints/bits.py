@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.nn import functional
 
 KEYS = {"bits", "shape", "order"}
+PART = 1 << 16  # elements that are packed at once, a multiple of 8
 
 
-def to_bits(flags: Tensor) -> dict[str, Any]:
-    """Which elements of ``flags`` (bool or integer, any shape) are not 0, as files have it.
+def to_bits(flags: Tensor, bit: int | None = None) -> dict[str, Any]:
+    """Which elements of ``flags`` (bool or uint8, any shape) are not 0, or have ``bit`` set, as files have it.
 
     Eight a byte, as they lie in memory: with the dimensions in this order, and the shape that they then have.
     """
     order = sorted(range(flags.ndim), key=flags.stride, reverse=True)  # channels_last lies otherwise
     laid = flags.permute(order)
-    return {"bits": _eight_a_byte(laid.flatten() != 0), "shape": list(laid.shape), "order": order}
+    return {"bits": _eight_a_byte(laid.flatten(), bit), "shape": list(laid.shape), "order": order}
 
 
 def packed(state: Any) -> Any:
@@ -42,10 +43,18 @@ def unpacked(state: Any) -> Any:
     return _in_all(unpacked, state)
 
 
-def _eight_a_byte(flags: Tensor) -> Tensor:
-    """bool (N,) as uint8 (N / 8,), the first flag highest as in NumPy, on the same device: a GPU is not waited for."""
+def _eight_a_byte(flags: Tensor, bit: int | None) -> Tensor:
+    """Bits (N,) as uint8 (N / 8,), the first one highest as in NumPy, on the same device: a GPU is not waited for.
+
+    A part after the other: whole copies between the small results would leave holes as large as they are in the heap.
+    """
     if flags.device.type == "cpu":
-        return torch.from_numpy(np.packbits(flags.numpy()))
+        values, bits = flags.numpy(), np.empty(-(-len(flags) // 8), np.uint8)
+        for start in range(0, len(values), PART):
+            part = values[start : start + PART]
+            bits[start // 8 : (start + PART) // 8] = np.packbits(part if bit is None else part & np.uint8(bit))
+        return torch.from_numpy(bits)
+    flags = (flags if bit is None else flags & bit) != 0
     eights = functional.pad(flags.byte(), (0, -len(flags) % 8)).view(-1, 8)
     return (eights << torch.arange(7, -1, -1, dtype=torch.uint8, device=flags.device)).sum(1, dtype=torch.uint8)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,24 +120,9 @@ class Gram(Hook):
     def measure(self, run: Run) -> dict[str, Layer]:
         """Every spatial convolution's correlation in the first batches of the current epoch, by module name."""
         inputs = torch.cat([inputs for inputs, _ in run.train_loader.head(self.batches)])
-        found: dict[str, Layer] = {}
-
-        def measured(name: str, conv: nn.Conv2d, args: tuple, kwargs: dict) -> None:
-            found[name] = self.measure_layer(conv, args[0] if args else kwargs["input"])
-
         broadcast_buffers(run.model)
-        was_training = run.model.training
-        run.model.eval()
-        convolutions = spatial_convolutions(run.model)
-        handles = [c.register_forward_pre_hook(partial(measured, n), with_kwargs=True) for n, c in convolutions.items()]
-        try:
-            with true_float32(run.device):
-                run.model(inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-            run.model.train(was_training)
-        return found
+        with true_float32(run.device):
+            return at_each_convolution(run.model, inputs, self.measure_layer)
 
     def measure_layer(self, conv: nn.Conv2d, x: Tensor) -> Layer:
         """Measure one layer's maps ``x`` (B, C, H, W) of all processes as if they were one batch."""
@@ -205,6 +191,47 @@ def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
                 found[name] = module
             weights.add(id(module.weight))
     return found
+
+
+def at_each_convolution(
+    model: nn.Module, inputs: Tensor, measured: Callable[[nn.Conv2d, Tensor], Any]
+) -> dict[str, Any]:
+    """What ``measured`` makes of every spatial convolution and its input (B, C, H, W), by module name.
+
+    ``inputs`` pass through the network once, in evaluation mode.
+    """
+    found: dict[str, Any] = {}
+
+    def look(name: str, conv: nn.Conv2d, args: tuple, kwargs: dict) -> None:
+        found[name] = measured(conv, args[0] if args else kwargs["input"])
+
+    was_training = model.training
+    model.eval()
+    convolutions = spatial_convolutions(model)
+    handles = [conv.register_forward_pre_hook(partial(look, n), with_kwargs=True) for n, conv in convolutions.items()]
+    try:
+        model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+    return found
+
+
+@torch.no_grad()
+def nmi_anisotropy(model: nn.Module, x: Tensor, k: float = 8.0) -> float:
+    """Mean over spatial convolutions of |log2| of M's horizontal over its vertical neighbours, at inputs ``x``.
+
+    0 where rows and columns of the maps depend on each other alike; NaN without a convolution that can be measured.
+    """
+
+    def ratio(conv: nn.Conv2d, maps: Tensor) -> float:
+        corr = measure.correlation_matrix(maps.float(), conv.kernel_size, conv.padding, k=k, dilation=conv.dilation)
+        return describe(measure.gradient_multiplier(corr))["anisotropy"]
+
+    ratios = np.array(list(at_each_convolution(model, x, ratio).values()), dtype=float)
+    ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
+    return float(np.abs(np.log2(ratios)).mean()) if len(ratios) else float("nan")
 
 
 def describe(multiplier: Tensor) -> dict[str, float]:

@@ -8,14 +8,13 @@ Before each save the files of the last ones are removed, so that all write into 
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import Row, Ways, main, told
+from pairs import Row, Ways, main, peak_memory, told
 
 from research.checkpoints import checkpoint
 from research.config import Config
@@ -96,10 +95,9 @@ def size(small: bool) -> Ways:
 def added_memory(small: bool) -> Ways:
     """What saving adds to the peak of the process, against a tenth of the file; once more adds nothing."""
     run = run_of(small)
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     file = own(run)
-    added = max(1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+    added = peak_memory() - before
     return Ways(lambda: added, 0.1 * file.stat().st_size / 1e6, cost=told)
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
-from pairs import Row, Ways, main, told
+from pairs import Row, Ways, main, peak_memory, told
 
 from research.frames import load_runs
 
@@ -62,9 +61,9 @@ def metrics(small: bool) -> Ways:
 
 def added_memory(folder: str) -> float:
     """MB that reading all metrics adds to the peak of this process."""
-    runs, before = load_runs(folder), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    runs, before = load_runs(folder), peak_memory()
     assert len(runs.metrics)
-    return max(1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3  # fewer fit into what was free
+    return peak_memory() - before
 
 
 def memory(small: bool) -> Ways:

@@ -9,7 +9,6 @@ processes take turns in pairs, so that neighbours on the machine hurt both alike
 import argparse
 import io
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -22,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from pairs import peak_memory
 from torch.nn import functional as F
 
 from research.config import Config
@@ -111,7 +111,7 @@ def serve(loop: str, model: str, batch: int, hooks: dict[str, Any], asked: Conne
         started = process_time()
         epoch()
         asked.send(1e3 * (process_time() - started) / len(run.train_loader))
-    asked.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+    asked.send(peak_memory())
 
 
 class Way:

@@ -273,7 +273,7 @@ class MaskHook(Hook):
         return torch.stack([torch.stack([*both, units]) for both, units in zip(used, alive, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
-        history = {name: [to_bits(units & bit) for bit in HISTORY] for name, units in self.history.items()}
+        history = {name: [to_bits(units, bit) for bit in HISTORY] for name, units in self.history.items()}
         return {"history": history, "moved": self._moved, "late": self._late}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
