@@ -39,7 +39,7 @@ def gradient_norm(model: nn.Module, x: Tensor, targets: Tensor) -> float:
         grads = dict(zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True))
     for tensor in masked_weights(scratch):
         if grads.get(tensor.weight) is not None:
-            tensor.restrict(grads[tensor.weight])
+            grads[tensor.weight] = grads[tensor.weight] * tensor.broadcast
     return float(sum(grad.norm() for grad in grads.values() if grad is not None))
 
 

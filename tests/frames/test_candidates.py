@@ -10,7 +10,7 @@ from research.frames.bootstrap import rank_correlation
 from research.frames.candidates import MEASURES, Candidate, measured, ranked, trust
 from research.frames.comparison import correlation
 
-SMALL = {"model": "dct_cnn", "model_args": {"widths": [4, 8]}, "dataset": "digits"}
+SMALL = {"model": "dct_cnn", "model_args": {"widths": [4, 8], "init": "normal"}, "dataset": "digits"}
 
 
 def candidate(name, **given):
@@ -27,7 +27,7 @@ def test_a_candidate_has_every_measure_that_its_network_defines():
         ]
     ).set_index("arm")
     assert set(MEASURES) <= set(table)
-    assert table.loc["sparse", "density"] < 0.5 < table.loc["cnn", "density"] <= 1
+    assert table.loc["sparse", "density"] < 0.7 < table.loc["cnn", "density"] <= 1
     assert table.loc["sparse", "params"] == table.loc["cnn", "params"]
     assert table.loc["sparse", "synflow"] < table.loc["cnn", "synflow"]
     assert table.loc["mass", ["nn_mass", "nn_density", "ldi"]].notna().all()
