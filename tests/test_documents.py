@@ -15,7 +15,7 @@ import torch
 from conftest import REPOSITORY
 
 from research import cli
-from research.cli import run, sweep, trained
+from research.cli import run, studies, trained
 from research.config import Config
 from research.config.recipes import describe as recipes
 from research.data.datasets import DATASETS
@@ -192,7 +192,7 @@ def test_documented_command_is_accepted(line, tmp_path, monkeypatch):
             Config.load(given)
         else:
             assert set(given) <= set(declared)
-    elif options.command is sweep.run_sweep:
+    elif options.command is studies.run_sweep:
         assert (REPOSITORY / options.study).is_file()
 
 

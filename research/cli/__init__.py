@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from research.cli import clean, count, data, doctor, init, lists, log, run, runs, sweep, trained, translate
+from research.cli import clean, count, data, doctor, init, lists, log, run, runs, studies, trained, translate
 from research.cli.commands import Commands, Parser
 from research.errors import Failure, Note, UsageError
 
 GROUPS = (
     run,
     trained,
-    sweep,
+    studies,
     runs,
     log,
     data,

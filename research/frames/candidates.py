@@ -19,9 +19,9 @@ from tqdm import tqdm
 from research.config import Config
 from research.data.choice import make_loader
 from research.errors import Note, UsageError
-from research.frames.bootstrap import rank_correlation
 from research.frames.comparison import CANNOT_TELL
-from research.frames.t_tests import holm
+from research.frames.statistics.bootstrap import rank_correlation
+from research.frames.statistics.t_tests import holm
 from research.frames.tables import interval, p_value
 from research.hooks import HOOKS
 from research.hooks.gram import nmi_anisotropy

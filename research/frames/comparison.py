@@ -17,7 +17,7 @@ from scipy import stats
 
 from research.errors import UsageError, nearest
 from research.frames.power import errors_seen, seeds_needed
-from research.frames.t_tests import Difference, beyond, difference, holm
+from research.frames.statistics.t_tests import Difference, beyond, difference, holm
 
 CANNOT_TELL = "cannot tell"
 ARMS = ["arm", "against", "n", "n_against", "mean", "sd", "mean_against", "sd_against", "pairs", "r"]

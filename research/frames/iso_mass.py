@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from research.frames.comparison import compare, games_howell
-from research.frames.t_tests import holm
+from research.frames.statistics.t_tests import holm
 from research.frames.tables import levels, plus_minus
 from research.measures.cost import count
 from research.measures.ldi import Mode, singular_values

@@ -11,7 +11,7 @@ from scipy import stats
 from research.frames import Runs
 from research.frames.comparison import each_arm
 from research.frames.configurations import configuration, differing, number, owner, word
-from research.frames.t_tests import holm
+from research.frames.statistics.t_tests import holm
 
 ALPHA = "power_grad.alpha"
 SETTING = ("dataset", "model", "schedule", "smoothing", ALPHA)  # what makes a run the run of a published row

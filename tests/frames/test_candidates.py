@@ -6,9 +6,9 @@ import pytest
 
 from research import Config
 from research.errors import Note, UsageError
-from research.frames.bootstrap import rank_correlation
 from research.frames.candidates import MEASURES, Candidate, measured, ranked, trust
 from research.frames.comparison import correlation
+from research.frames.statistics.bootstrap import rank_correlation
 
 SMALL = {"model": "dct_cnn", "model_args": {"widths": [4, 8], "init": "normal"}, "dataset": "digits"}
 

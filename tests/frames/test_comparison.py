@@ -11,7 +11,7 @@ from scipy import stats
 
 from research.errors import UsageError
 from research.frames.comparison import CANNOT_TELL, compare, correlation, each_arm, games_howell, images
-from research.frames.t_tests import holm
+from research.frames.statistics.t_tests import holm
 
 FLIPPED = {"mean": "mean_against", "sd": "sd_against", "n": "n_against"}
 values = st.lists(st.integers(0, 1000), min_size=2, max_size=9)  # images that are right: quantised, as results are

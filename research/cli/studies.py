@@ -1,4 +1,4 @@
-"""``research sweep``: a study."""
+"""``research sweep`` and ``research predict``: studies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import argparse
 
 from research.cli.cluster import add_cluster_options, typed_options
 from research.cli.commands import Commands
+from research.cli.text import blank_if_nan, print_table
 from research.errors import UsageError
+
+UNITS = {"params": "{:,.0f}", "mult_adds": "{:,.0f}", "nonzeros": "{:,.0f}"}
 
 
 def add_to(commands: Commands) -> None:
@@ -22,6 +25,12 @@ def add_to(commands: Commands) -> None:
     sweep.add_argument("--confirm", action="store_true", help="run the arms of its contrasts on confirm_seeds, once")
     sweep.add_argument("--status", action="store_true", help="only tell how the runs stand")
     add_cluster_options(sweep)
+
+    predict = commands.add("predict", rank, "rank the networks of a study by what they score before training")
+    predict.add_argument("study", help="YAML file, or a name in notebooks/studies/")
+    predict.add_argument("--by", default="naswot", metavar="MEASURE", help="what ranks them (default naswot)")
+    predict.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds of each arm to measure (default all)")
+    predict.add_argument("--runs", default="", metavar="FOLDER", help="where its runs are, if some were trained")
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -51,3 +60,24 @@ def run_sweep(options: argparse.Namespace) -> int:
         probe=options.dry_run and not options.no_probe,
         confirm=options.confirm,
     )
+
+
+def rank(options: argparse.Namespace) -> None:
+    from research.frames.candidates import MEASURES, ranked, trust, trust_table
+    from research.studies.prediction import predicted, score_named
+
+    by = score_named(options.by)
+    table = predicted(options.study, options.seeds, options.runs)
+    means = ranked(table, by)
+    trained = means["top1"].notna().sum()
+    columns = [name for name in MEASURES if means[name].notna().any()] + (["top1"] if trained else [])
+    rows = []
+    for place, row in enumerate(means.itertuples(), start=1):
+        numbers = [blank_if_nan(getattr(row, name), UNITS.get(name, "{:.4g}").format) for name in columns]
+        rows.append([place, row.arm, *numbers])
+    print_table(["", f"by {by}", *columns], rows)
+    print(f"\n{len(table)} networks in {table['seconds'].sum():.1f} s, none trained")
+    if trained >= 4:
+        print(f"\nSpearman's correlation with top-1 over {trained} trained networks, 95 % intervals\n")
+        told = trust_table(trust(table))
+        print_table(list(told), told.itertuples(index=False))
