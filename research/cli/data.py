@@ -1,4 +1,4 @@
-"""``research data``: data sets written as FFCV files, verified, listed."""
+"""``research data``: data sets written as FFCV files, adopted, verified, listed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES = ("raw", "jpg", "smart")
 
 def add_to(commands: Commands) -> None:
     """Add the commands of this file."""
-    data = Commands(commands.add("data", None, "write, verify and list data"))
+    data = Commands(commands.add("data", None, "write, adopt, verify and list data"))
     write = data.add("write", write_data, "write a data set as FFCV files (.beton)")
     write.add_argument("dataset")
     write.add_argument("--root", **ROOT)
@@ -24,6 +24,11 @@ def add_to(commands: Commands) -> None:
     write.add_argument("--quality", type=int, default=90, help="of JPEG (default 90)")
     write.add_argument("--skip-bad", action="store_true", help="leave unreadable images out instead of stopping")
     write.add_argument("--download", action="store_true", help="fetch the data set first")
+    adopt = data.add("adopt", adopt_data, "use an FFCV file that another program wrote, as it is")
+    adopt.add_argument("beton", help="as FFCV's own writer and ffcv-imagenet's script write them")
+    adopt.add_argument("--dataset", required=True, metavar="NAME", help="the data set that it holds")
+    adopt.add_argument("--split", choices=("train", "val"), help="what it holds (default: what its name says)")
+    adopt.add_argument("--root", default="", metavar="FOLDER", help="data root that it is for (default: ./data)")
     data.add("verify", verify_data, "read an FFCV file again, every sample").add_argument("beton")
     data.add("list", list_data, "list data sets and FFCV files").add_argument("--root", **ROOT)
 
@@ -43,6 +48,14 @@ def write_data(options: argparse.Namespace) -> None:
         download=options.download,
     )
     print(*written, sep="\n")
+
+
+def adopt_data(options: argparse.Namespace) -> None:
+    from research.data.ffcv.adopt import adopt
+    from research.data.ffcv.beton import summary
+
+    found = adopt(options.beton, options.dataset, options.root, options.split or "")
+    print_table((), (summary(found) | {"classes": len(found.classes), "mode": found.mode}).items())
 
 
 def verify_data(options: argparse.Namespace) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from research.data import arrays, folders, synthetic
-from research.data.augment import Augment, held_out
+from research.data.augment import Augment
 from research.data.datasets import Dataset, arguments, data_root, describe
+from research.data.draws import held_out
 from research.data.ffcv import beton
 from research.data.loader import DataInfo, Loader, Share
 from research.data.memory_loader import Images, MemoryLoader, VectorLoader

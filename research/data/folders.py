@@ -1,30 +1,29 @@
-"""Folders of pictures, also zipped: which files belong to which class and split, and their pixels."""
+"""Folders of pictures, also in archives: which files belong to which class and split, and their pixels."""
 
 from __future__ import annotations
 
 import lzma
-import os
 import re
-import stat
 import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from research.data.augment import held_out
 from research.data.datasets import contents, describe, homes
-from research.data.images import UnreadableImage, decode, refuse_large
+from research.data.draws import held_out
+from research.data.images import UnreadableImage, decode
+from research.data.layouts import imagenet, shards, trees
+from research.data.layouts.trees import Tree
 from research.errors import UsageError
 
 SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .gif".split())
-SPLITS = ("train", "val")
+SPLITS = {"train": ("train",), "val": ("val", "validation")}  # the folders of each
 WNID = re.compile(r"n\d{8}")
 # what one file of a zip archive may end in: damaged, encrypted (RuntimeError), packed by a method not known (its child)
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -129,70 +128,21 @@ def find(name: str, root: str | Path, splits: Sequence[str] = ("train", "val")) 
 
 def _in_place(home: Path, name: str, splits: Sequence[str]) -> dict[str, Pictures] | None:
     if home.suffix == ".zip":
-        return _from_zip(home, name, splits)
+        return _arranged(home, trees.of_zip(home, name), name, splits)
     if not home.is_dir():
         return None
-    if home.name in SPLITS and any((home.parent / other).is_dir() for other in SPLITS if other != home.name):
+    names = {folder: split for split, folders in SPLITS.items() for folder in folders}
+    others = [folder for folder, split in names.items() if split != names.get(home.name)]
+    if home.name in names and any((home.parent / other).is_dir() for other in others):
         raise UsageError(f"{name}: {home} is one split of {home.parent}; give data_root={home.parent}")
-    if found := _arranged(home, _walk(home), name, splits, partial(_read_file, home)):
+    tree = trees.of_folder(home)
+    if found := _arranged(home, imagenet.with_tars(home, tree) if name == "imagenet" else tree, name, splits):
         return found
     archives = sorted(home.glob("*.zip"))
-    return _from_zip(archives[0], name, splits) if len(archives) == 1 else None
-
-
-def _walk(home: Path) -> Iterator[str]:
-    """Every file below ``home``, and every folder with a slash at its end, relative to it; no folder comes twice."""
-    seen, waiting = {home.resolve()}, [""]
-    while waiting:
-        inside = waiting.pop()
-        for entry in _entries(home / inside):
-            place = f"{inside}{entry.name}"
-            if not os.path.isdir(entry):  # where a link ends nowhere, DirEntry.is_dir may raise
-                yield place  # that link too: it is told with the unreadable pictures
-            elif not entry.name.startswith(".") and (real := Path(entry.path).resolve()) not in seen:
-                seen.add(real)
-                waiting.append(f"{place}/")
-                yield f"{place}/"
-
-
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be listed ({error.strerror})") from None
-
-
-def _read_file(home: Path, file: str) -> bytes:
-    """The content of a picture file; UnreadableImage if it is not a regular file (a pipe would block) or too large."""
-    found = (home / file).stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise UnreadableImage(f"{file}: is not a file of data")
-    refuse_large(file, found.st_size)
-    return (home / file).read_bytes()
-
-
-class _Archive:
-    """A zip file read by any process: each opens its own handle, because forked ones would share one position."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.process = 0
-
-    def __call__(self, file: str) -> bytes:
-        if self.process != os.getpid():
-            self.archive, self.process = zipfile.ZipFile(self.path), os.getpid()
-        refuse_large(file, self.archive.getinfo(file).file_size)
-        return self.archive.read(file)
-
-
-def _from_zip(path: Path, name: str, splits: Sequence[str]) -> dict[str, Pictures] | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = sorted(archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{name}: {path} is not a readable zip file ({error}); fetch it again") from error
-    return _arranged(path, entries, name, splits, _Archive(path))
+    if len(archives) == 1:
+        return _arranged(archives[0], trees.of_zip(archives[0], name), name, splits)
+    tree = shards.of_shards(home, name, SUFFIXES)
+    return _arranged(home, tree, f"shards of {name}", splits) if tree else None
 
 
 @dataclass(frozen=True)
@@ -204,15 +154,14 @@ class _Listing:
     skipped: int
 
 
-def _arranged(
-    home: Path, entries: Iterable[str], name: str, splits: Sequence[str], read: Callable[[str], bytes]
-) -> dict[str, Pictures] | None:
-    """The pictures among ``entries``, files and folders (with a slash at the end) relative to ``home``."""
-    visible = [entry for entry in entries if not _hidden(entry)]
-    wrapper = _wrapper(visible)
-    places = sorted((entry.removeprefix(wrapper).split("/"), entry) for entry in visible)
+def _arranged(home: Path, tree: Tree, name: str, splits: Sequence[str]) -> dict[str, Pictures] | None:
+    """The pictures in ``tree``, the content of ``home``."""
+    visible = [entry for entry in tree.entries if not _hidden(entry)]
+    wrapper = name == "imagenet" and imagenet.kaggle_folder(visible) or _wrapper(visible)
+    places = sorted((entry.removeprefix(wrapper).split("/"), entry) for entry in visible if entry.startswith(wrapper))
     divided = {
-        split: [(place[1:], e) for place, e in places if place[0] == split and len(place) > 1] for split in SPLITS
+        split: [(place[1:], e) for place, e in places if place[0] in SPLITS[split] and len(place) > 1]
+        for split in SPLITS
     }
     there = [split for split in SPLITS if divided[split]]
     if there:
@@ -220,9 +169,16 @@ def _arranged(
             raise UsageError(
                 f"{name}: {home} has {there[0]}/ but no {missing[0]}/; expected both, one folder a class in each"
             )
-        return _two_splits(home, {split: _listing(divided[split], name) for split in there}, read)
+        listings = {split: _listing(divided[split], name) for split in there}
+        if name == "imagenet" and "val" in there and imagenet.is_flat(divided["val"]):
+            classes = sorted(listings["train"].files) if "train" in there else ()
+            placed = imagenet.by_class(home, divided["val"], Tree(visible, tree.read), classes)
+            listings["val"] = _listing(placed, name)
+        if not any(listing.files or listing.empty for listing in listings.values()):
+            return None
+        return _two_splits(home, listings, tree.read)
     listing = _listing(places, name)
-    return _undivided(home, listing, read) if listing.files else None
+    return _undivided(home, listing, tree.read) if listing.files else None
 
 
 def _hidden(entry: str) -> bool:
@@ -236,7 +192,11 @@ def _wrapper(entries: Sequence[str]) -> str:
         inside = [entry.removeprefix(wrapper) for entry in entries if entry.startswith(wrapper) and entry != wrapper]
         tops = {entry.partition("/")[0] for entry in inside}
         alone = tops.pop() if len(tops) == 1 else None
-        if alone is None or alone in SPLITS or any(_is_picture(e) and e.count("/") < 2 for e in inside):
+        if (
+            alone is None
+            or any(alone in folders for folders in SPLITS.values())
+            or any(_is_picture(e) and e.count("/") < 2 for e in inside)
+        ):
             return wrapper  # a class holds pictures itself
         wrapper += f"{alone}/"
 

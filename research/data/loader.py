@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from research.data.augment import Augment, draw_evaluation, draw_training, permutation
+from research.data.augment import Augment
+from research.data.draws import draw_evaluation, draw_training, permutation
 from research.errors import UsageError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -132,10 +133,14 @@ def new_memory(shape: tuple[int, ...], dtype: np.dtype | type = np.float32) -> n
 
 
 def finish(info: DataInfo, augment: Augment, training: bool) -> tuple[np.ndarray, np.ndarray, int, bool, bool, bool]:
-    """How pixels end: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?)."""
+    """How pixels end: (scale (S * C,), bias (S * C,), cutout, colours change?, crop before resizing?, bicubic?).
+
+    RandAugment takes pixels from 0 to 255: with it, they are normalised and cut out later (`after_crop.py`).
+    """
     mean, std = (np.tile(values, info.shape[-1]) for values in (info.mean, info.std))
     scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     cubic = augment.interpolation == "bicubic"
     if not training:
         return scale, bias, 0, False, False, cubic
-    return scale, bias, augment.cutout, augment.jitter > 0, augment.crop == "resized", cubic
+    last = (np.ones_like(scale), np.zeros_like(bias), 0) if augment.randaugment else (scale, bias, augment.cutout)
+    return *last, augment.jitter > 0, augment.crop == "resized", cubic

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from research.data import torch_pixels as gather
-from research.data.augment import Augment, draw_evaluation
+from research.data.after_crop import AfterCrop
+from research.data.augment import Augment
+from research.data.draws import draw_evaluation
 from research.data.loader import Batch, DataInfo, Loader, Share, finish, new_memory
 from research.devices import send
 
@@ -116,6 +118,7 @@ class MemoryLoader(InMemory):
     ):
         super().__init__(info, share, device)
         self.images, self.augment, self.channels_last = images, augment, channels_last
+        self.after_crop = AfterCrop(augment, info, self.device, self.training)
         self.finish = finish(info, augment, self.training)
         self.targets = torch.from_numpy(images.labels)
         self.as_stored = self._as_stored()
@@ -136,6 +139,7 @@ class MemoryLoader(InMemory):
             batches = self._looked_up(batch, *chosen, reuse)
         else:
             batches = (self._compiled if self.kernel else self._gathered)(batch, *chosen)
+            batches = self.after_crop(batches, chosen[1])
         for inputs, targets in batches:
             inputs = inputs.permute(0, 3, 1, 2)
             yield inputs if self.channels_last else inputs.contiguous(), targets

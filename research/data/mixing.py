@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from research.data.augment import Augment, bits_of_batch
+from research.data.augment import Augment
+from research.data.draws import bits_of_batch
 from research.data.loader import DataInfo
 from research.distributed import from_previous_rank
 

@@ -166,6 +166,19 @@ def test_what_the_command_of_power_grad_leaves_open_has_its_trainer_s_default():
     assert any(note.startswith("without --dali") for note in notes)
 
 
+def test_mixtures_and_erasing_of_power_grad_s_trainer_translate():
+    flags = "--mixup 0.2 --cutmix 1.0 --reprob 0.25 --remode pixel --smoothing 0.1"
+    config, notes = one(f"python train.py --data_dir d --model resnet50 {flags}")
+    found = {name: config.data_args[name] for name in ("mixup", "cutmix", "erase", "erase_mode")}
+    assert found == {"mixup": 0.2, "cutmix": 1.0, "erase": 0.25, "erase_mode": "pixel"}
+    assert any(note.startswith("reprob=0.25: boxes of torchvision's sizes") for note in notes)
+    config, notes = one(f"python train.py --data_dir d --model resnet50 --dali {flags}")
+    assert config.data_args["mixup"] == 0.2 and not config.data_args.get("erase")
+    assert "reprob=0.25: has no effect with --dali" in notes and "remode=pixel: has no effect without --reprob" in notes
+    config, notes = one("python tools/train.py -c resnet.yaml --model resnet18 --reprob 0.2 --remode pixel --aa none")
+    assert (config.data_args["erase"], config.data_args["erase_mode"]) == (0.2, "pixel")
+
+
 def test_evaluation_of_power_grad_s_checkpoints():
     path = "resnet50/cosine-scheduler-alpha-0.3-label-smoothing/model_best.pth.tar"
     [(words, _)] = translated(f"{POWER_GRAD.strip()[:-1]} --model resnet50 --validate --resume {path}")
@@ -372,11 +385,12 @@ def test_variables_are_those_of_the_lines_before(monkeypatch, capsys):
     [
         ("bash tools/dist_train.sh 8 configs/other.yaml resnet18 --gram", "configs/other.yaml: not a strategy"),
         ("python train.py --data_dir d", "model: the trainer's default"),
-        ("python train.py --model resnet18 --mixup 0.2", "--mixup: no such flag"),
+        ("python train.py --model resnet18 --jsd", "--jsd: no such flag"),
         ("python train.py --model resnet18 --sched plateau", "schedule='plateau': expected cosine"),
         ("python train.py --model resnet18 --opt lamb", "opt='lamb': expected sgd, nesterov"),
         ("python train.py --model resnet18 --lr-cycle-limit 3", "lr_cycle_limit=3: expected 1"),
-        ("python tools/train.py -c resnet.yaml --model resnet18 --reprob 0.2", "reprob=0.2: expected 0"),
+        ("python tools/train.py -c resnet.yaml --model resnet18 --drop 0.2", "drop=0.2: expected 0"),
+        ("python train.py --model resnet18 --aa rand-m9", "aa='rand-m9': timm's policies are not here"),
         ("torchrun --nnodes 2 train.py --model resnet18", "nnodes=2"),
         ("main.py --rewire --tied", "rewire and tied: each is a method of its own"),
         ("main.py cifar10 student --module layers.py", "module=layers.py: its layers are in a Python file"),
@@ -408,8 +422,11 @@ def test_words_after_two_dashes_are_one_command(capsys):
         ("data_dir=d modify-softmax=0.3 logit-stats=true sched=step amp=true",
          "data_root=d power_grad.alpha=0.3 logit_stats=true schedule=step amp=fp16"),
         ("opt=momentum output=o initial-checkpoint=w.pt num-classes=10", "nesterov=false runs=o init=w.pt"),
+        ("mixup=0.2 cutmix=1 reprob=0.25 remode=pixel recount=1",
+         "data_args.mixup=0.2 data_args.cutmix=1 data_args.erase=0.25 data_args.erase_mode=pixel"),
         ("resume=c.pth.tar native-amp=true clip-grad=5", "continue_from=c.pth.tar amp=fp16 clip_norm=5"),
-        ("model-ema=true model-ema-decay=0.9 cutout-length=4 reprob=0", "ema.decay=0.9 data_args.cutout=4"),
+        ("model-ema=true model-ema-decay=0.9 cutout-length=4 reprob=0",
+         "ema.decay=0.9 data_args.cutout=4 data_args.erase=0"),
         ("conv=ACDC_12 wrn-depth=16 wrn_width=2 teacher-checkpoint=t",
          "recipe=wrn-cifar10 model=wrn-16-2 substitute=acdc:12,init=reference name=t"),
         ("wrn_depth=16 wrn_width=2 conv=Conv mode=student teacher_checkpoint=t student-checkpoint=s name=mine",

@@ -11,8 +11,9 @@ from torchvision.transforms.v2 import functional as F
 
 from research.config import Config
 from research.data import torch_pixels as gather
-from research.data.augment import DRAW, Augment, _hash, draw_evaluation, draw_training, permutation
+from research.data.augment import Augment
 from research.data.choice import check
+from research.data.draws import DRAW, _hash, draw_evaluation, draw_training, permutation
 from research.data.pixel_kernels import render
 from research.errors import UsageError
 

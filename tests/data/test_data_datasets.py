@@ -17,10 +17,11 @@ from PIL import Image
 from research.config import Config
 from research.data import arrays, folders, synthetic
 from research.data import choice as loaders
-from research.data.augment import held_out
 from research.data.choice import check
 from research.data.datasets import DATASETS, check_dataset
+from research.data.draws import held_out
 from research.data.images import UnreadableImage
+from research.data.layouts import cifar, layout
 from research.errors import UsageError
 
 
@@ -46,7 +47,7 @@ def write_idx(folder, content, opener=open, suffix=""):
 def cifar_files(folder, count=4):
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for name in (*arrays.CIFAR10["train"], *arrays.CIFAR10["test"]):
+    for name in (*cifar.PICKLES10["train"], *cifar.PICKLES10["test"]):
         data = random.integers(0, 256, (count, 3072), dtype=np.uint8)
         (folder / name).write_bytes(pickle.dumps({"data": data, "labels": [i % 10 for i in range(count)]}))
     return data
@@ -85,6 +86,50 @@ def test_cifar_pickles_and_their_archive_give_the_same_pixels(tmp_path):
     assert np.array_equal(images[1, :, :, 2].reshape(-1), data[1, 2048:])
 
 
+def cifar_binary(folder, labels, count=4):
+    """Binary files of CIFAR with ``labels`` bytes of labels an image; the images of the last one, (count, 3072)."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    files = cifar.PICKLES10 if labels == 1 else cifar.PICKLES100
+    for name in (*files["train"], *files["test"]):
+        data = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        fine = np.arange(count, dtype=np.uint8)[:, None]
+        (folder / f"{name}.bin").write_bytes(np.hstack([*[fine + 7] * (labels - 1), fine, data]).tobytes())
+    return data
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "archive", "labels"),
+    [
+        ("cifar10", "cifar-10-batches-bin", "cifar-10-binary.tar.gz", 1),
+        ("cifar100", "cifar-100-binary", "cifar-100-binary.tar.gz", 2),
+    ],
+)
+def test_binary_cifar_is_read_as_a_folder_and_as_its_archive(tmp_path, name, folder, archive, labels):
+    data = cifar_binary(tmp_path / folder, labels)
+    (tmp_path / "tar").mkdir()
+    with tarfile.open(tmp_path / "tar" / archive, "w:gz") as tar:
+        tar.add(tmp_path / folder, folder)
+    for root in (tmp_path, tmp_path / "tar"):
+        images, fine = arrays.read(name, root, "val")
+        assert np.array_equal(images.transpose(0, 3, 1, 2).reshape(-1, 3072), data) and fine.tolist() == [0, 1, 2, 3]
+        assert arrays.count(name, root, "train") == (20 if labels == 1 else 4)
+    file = tmp_path / folder / ("test_batch.bin" if labels == 1 else "test.bin")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="bytes are not whole records of 307"):
+        arrays.read(name, tmp_path, "val")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_read_from_the_arrays_of_keras(tmp_path, name):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), np.arange(6, dtype=np.uint8)[:, None]
+    np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    found, numbers = arrays.read(name, tmp_path, "train")
+    assert np.array_equal(found, images) and numbers.tolist() == [0, 1, 2, 3, 4, 5]
+    assert arrays.count(name, tmp_path, "val") == 2
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     cifar_files(tmp_path / "cifar-10-batches-py")
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
@@ -115,8 +160,8 @@ def test_labels_of_a_pickle_are_whole_numbers(tmp_path):
 
 @pytest.mark.parametrize("kind", ["idx", "tar", "npz"])
 def test_a_compressed_file_that_inflates_without_end_is_refused_in_little_memory(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(arrays, "LARGEST_FILE", 1_000_000)
-    monkeypatch.setattr(arrays, "LARGEST_ARCHIVE", 2_000_000)
+    monkeypatch.setattr(layout, "LARGEST_FILE", 1_000_000)
+    monkeypatch.setattr(layout, "LARGEST_ARCHIVE", 2_000_000)
     zeros, name = bytes(8_000_000), "cifar10" if kind == "tar" else "mnist"
     if kind == "idx":
         for file in arrays.IDX:

@@ -14,8 +14,9 @@ from pretend_cuda import CUDA, OnGpu
 from research.config import Config
 from research.data import choice as loaders
 from research.data import memory_loader as memory
-from research.data.augment import Augment, draw_training, permutation
+from research.data.augment import Augment
 from research.data.choice import check, make_loader
+from research.data.draws import draw_training, permutation
 from research.data.ffcv import beton
 from research.errors import UsageError
 from research.resources import decide

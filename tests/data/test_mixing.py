@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from research.config import Config
-from research.data.augment import Augment, bits_of_batch
+from research.data.augment import Augment
 from research.data.choice import check, make_loader
+from research.data.draws import bits_of_batch
 from research.data.mixing import Mixing, labels_of
 from research.errors import UsageError
 from research.hooks.auxiliary import Auxiliary

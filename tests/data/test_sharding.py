@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from research.data.augment import permutation
+from research.data.draws import permutation
 from research.data.loader import DataInfo, Loader, Share
 
 BATCH = 128

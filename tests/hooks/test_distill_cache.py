@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.config import Config
-from research.data.augment import Augment, draw_evaluation, draw_training
+from research.data.augment import Augment
+from research.data.draws import draw_evaluation, draw_training
 from research.errors import UsageError
 from research.hooks import HOOKS, Hook
 from research.hooks.base import Source

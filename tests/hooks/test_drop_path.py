@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from research.config import Config
 from research.data import pixel_kernels as kernels
-from research.data.augment import DRAW
+from research.data.draws import DRAW
 from research.errors import UsageError
 from research.hooks.drop_path import ScheduledDropPath
 from research.layers.drop_path import DropPath, drop_path

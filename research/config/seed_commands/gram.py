@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from research.config.seed_commands import timm_augment
 from research.config.seed_commands.command import Inert, Reading, Syntax, only
 from research.errors import UsageError, nearest
 
@@ -49,16 +50,13 @@ TRAINER: dict[str, str | Inert | Callable[[Any], dict[str, Any]]] = {
     "opt_eps": Inert("it is of RMSprop; this is SGD"),
     "decay_by_epoch": Inert("that trainer moves its cosine at every step all the same"),
     "interpolation": "data_args.interpolation",
-    "aa": only("aa", "none", None, False),
-    "reprob": only("reprob", 0),
-    "remode": Inert("nothing is erased"),
     "drop": only("drop", 0),
     "drop_path_rate": only("drop_path_rate", 0),
     "drop_path_strategy": Inert("no path is dropped"),
     "slurm": Inert("give `--on slurm` to queue the run"),
     "val_batch_size_multiplier": Inert("the size of a batch does not change what an evaluation gives"),
 }
-ALIASES = {**METHOD, **TRAINER}
+ALIASES = {**METHOD, **TRAINER, **timm_augment.ALIASES}
 
 SWITCHES = frozenset(
     "sgs sgs_diagonal_removal clip_grad_norm opt_no_filter sgd_no_nesterov model_ema decay_by_epoch slurm".split()
@@ -67,6 +65,7 @@ SYNTAX = Syntax(
     values=[
         *(METHOD.keys() - SWITCHES),
         *(TRAINER.keys() - SWITCHES),
+        *("aa", "reprob", "remode"),
         *"""
         config dataset model resume batch_size smoothing opt momentum weight_decay sched decay_epochs lr warmup_lr
         min_lr epochs warmup_epochs decay_rate seed log_interval workers local_rank
@@ -107,6 +106,7 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
     if flags.get("warmup_epochs"):
         given["schedule_by"] = "step_executed"
         notes.append("schedule_by=step_executed: the warm-up climbs between epochs, and the curve begins after it")
+    timm_augment.settled(flags, notes)
     if "batch_size" in flags:
         notes.append(f"batch_size={flags['batch_size']}: over all processes, as the trainer divides it")
     given |= flags

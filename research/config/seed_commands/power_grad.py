@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from research.config.seed_commands import timm_augment
 from research.config.seed_commands.command import Inert, Reading, Syntax, only
 from research.errors import UsageError, closest
 
@@ -62,6 +63,7 @@ ALIASES: dict[str, str | Inert | Callable[[Any], dict[str, Any]]] = {
     "checkpoint_hist": Inert("a run keeps its best weights and its newest checkpoints"),
     "num_classes": Inert("it follows from the data"),
     "local_rank": Inert("the launcher numbers its processes"),
+    **timm_augment.ALIASES,
 }
 
 SYNTAX = Syntax(
@@ -70,6 +72,7 @@ SYNTAX = Syntax(
         opt momentum weight_decay clip_grad clip_mode sched lr lr_cycle_mul lr_cycle_limit warmup_lr min_lr epochs
         start_epoch decay_epochs warmup_epochs cooldown_epochs decay_rate color_jitter smoothing model_ema_decay seed
         log_interval checkpoint_hist workers output experiment eval_metric local_rank train_continuous modify_softmax
+        mixup cutmix mixup_prob mixup_switch_prob mixup_mode mixup_off_epoch reprob remode recount aa
     """.split(),
     switches="""
         pretrained no_resume_opt sync_bn model_ema amp native_amp apex_amp channels_last pin_mem validate
@@ -105,6 +108,7 @@ def read(argv: Sequence[str], processes: int) -> list[Reading]:
         given["gpus"] = processes
         notes.append(f"batch_size={given['batch_size']}: {images} on each of {processes} GPUs")
     given |= _colours(flags, notes) | _start(flags)
+    timm_augment.settled(flags, notes)
     given |= {"amp": "fp16"} if any([flags.pop(n, False) for n in ("amp", "native_amp", "apex_amp")]) else {}
     if flags.get("sched", "cosine") != "constant":
         given["schedule_by"] = "epoch_executed"
@@ -123,6 +127,10 @@ def _colours(flags: dict[str, Any], notes: list[str]) -> dict[str, Any]:
         notes.append("dali: other crops and another order than DALI's; images are read by the loader of this program")
         if jitter is not None:
             notes.append(f"color_jitter={jitter}: has no effect with --dali")
+        if "reprob" in flags:
+            notes.append(f"reprob={flags.pop('reprob')}: has no effect with --dali")
+        if flags.get("mixup") or flags.get("cutmix"):
+            notes.append("images are mixed; there nothing is with --dali, and the loss fails")
         return {}
     notes.append("without --dali images are resized bilinearly or bicubically at random there, bilinearly here")
     return {"data_args.jitter": 0.4 if jitter is None else jitter}

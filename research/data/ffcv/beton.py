@@ -39,7 +39,7 @@ class Beton:
     classes: tuple[str, ...]
     channels: int
     mode: str
-    quality: int
+    quality: int | None
     max_resolution: int | None
     bytes: int
     checksum: str  # of the file
@@ -91,7 +91,7 @@ def load(path: str | Path) -> Beton:
     found = _described(path)
     if path.stat().st_size != found.bytes:
         raise UsageError(
-            f"{path}: truncated or changed: {path.stat().st_size:,} of {found.bytes:,} bytes; write it again"
+            f"{path}: truncated or changed: {path.stat().st_size:,} of {found.bytes:,} bytes; write or adopt it again"
         )
     return found
 
@@ -102,9 +102,7 @@ def _described(path: Path) -> Beton:
         told = json.loads(side.read_bytes())
         values, problems = check_arguments("", Beton, {**told, "path": path})
     except FileNotFoundError:
-        raise UsageError(
-            f"{path}: its description {side.name} is missing; write it with `research data write`"
-        ) from None
+        raise UsageError(f"{path}: its description {side.name} is missing; `research data adopt` makes one") from None
     except OSError as error:
         raise UsageError(f"{side}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, RecursionError) as error:
@@ -114,7 +112,7 @@ def _described(path: Path) -> Beton:
     return Beton(**values)
 
 
-def _save(found: Beton) -> None:
+def save(found: Beton) -> None:
     told = {key: value for key, value in asdict(found).items() if key != "path"}
     write_atomic(found.path.with_name(found.path.name + ".json"), json.dumps(told, indent=1))
 
@@ -170,18 +168,19 @@ def verify(path: str | Path, dataset: str = "") -> dict:
     found = load(path)
     if dataset and found.dataset != dataset:
         raise UsageError(f"{path}: holds {found.dataset}, not {dataset}")
-    if (checksum := _checksum(found.path)) != found.checksum:
+    if (checksum := checksum_of(found.path)) != found.checksum:
         raise UsageError(f"{path}: damaged: checksum {checksum}, expected {found.checksum}; write it again")
-    return _summary(found) | {"classes": len(found.classes), "mode": found.mode, "skipped": len(found.skipped)}
+    return summary(found) | {"classes": len(found.classes), "mode": found.mode, "skipped": len(found.skipped)}
 
 
 def list_betons(root: str | Path = "") -> list[dict]:
     """The FFCV files below a data root, and here: name, split, samples, MB, path; ``problem`` where one is damaged."""
     rows = []
-    there = {path.resolve(): path for folder in (data_root(root), HERE) for path in folder.glob(f"**/*{SUFFIX}")}
+    found = (path for folder in (data_root(root), HERE) for path in folder.glob(f"**/*{SUFFIX}"))
+    there = {path.resolve(): path for path in sorted(found, key=Path.is_symlink)}  # of an adopted file, its link
     for path in sorted(there.values()):
         try:
-            rows.append(_summary(load(path)))
+            rows.append(summary(load(path)))
         except UsageError as error:
             rows.append({"name": path.stem, "path": str(path), "problem": str(error)})
     return rows
@@ -245,9 +244,9 @@ def _write_one(
         write_samples(part, Samples(source.image, source.labels, limit), mode, quality, source.largest)
         told = dict(dataset=dataset, split=split, samples=len(source.labels), classes=source.classes)
         told |= dict(channels=source.channels, mode=mode, quality=quality, max_resolution=limit)
-        told |= dict(bytes=part.stat().st_size, checksum=_checksum(part))
+        told |= dict(bytes=part.stat().st_size, checksum=checksum_of(part))
         told |= dict(source=source.checksum, root=source.root, skipped=source.skipped)
-        _save(Beton(path=path, **told))
+        save(Beton(path=path, **told))
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         raise UsageError(f"{path}: not written: {error}") from error
@@ -274,7 +273,7 @@ def _unreadable(dataset: str, reasons: list[str]) -> str:
     return f"{dataset}: {len(reasons)} unreadable picture(s); --skip-bad writes the others:{lines}"
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path) -> str:
     total, digest = path.stat().st_size, blake2b(digest_size=16)
     with (
         path.open("rb") as file,
@@ -286,6 +285,7 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _summary(found: Beton) -> dict:
+def summary(found: Beton) -> dict:
+    """What a user is told of an FFCV file: name, split, samples, MB, path."""
     megabytes = round(found.bytes / 1e6, 1)
     return dict(name=found.dataset, split=found.split, samples=found.samples, MB=megabytes, path=str(found.path))

@@ -14,7 +14,9 @@ from functools import cache
 import numpy as np
 import torch
 
-from research.data.augment import DRAW, Augment, draw_evaluation
+from research.data.after_crop import AfterCrop
+from research.data.augment import Augment
+from research.data.draws import DRAW, draw_evaluation
 from research.data.ffcv.beton import Beton
 from research.data.loader import Batch, DataInfo, Loader, Share, finish
 from research.data.torch_pixels import finished, taps_needed
@@ -43,6 +45,7 @@ class BetonLoader(Loader):
     ):
         super().__init__(info, share, device)
         self.augment, self.channels_last = augment, channels_last
+        self.after_crop = AfterCrop(augment, info, self.device, self.training)
         ffcv, done = _ffcv(), finish(info, augment, self.training)
         decoder = ffcv.Render(info.shape, done)
         if self.device.type == "cuda":
@@ -73,7 +76,7 @@ class BetonLoader(Loader):
         on_gpu = self.device.type == "cuda"
         ready = _drain(_ffcv().Epoch(self.pipeline, len(table), new=not on_gpu))
         ready = self._finished(ready, table["f0"]) if on_gpu else _tensors(ready)
-        for inputs, targets in ready:
+        for inputs, targets in self.after_crop(ready, table["f0"]):
             inputs = inputs.permute(0, 3, 1, 2)
             yield inputs if self.channels_last else inputs.contiguous(), targets
 
