@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -10,11 +11,16 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import REPOSITORY
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -111,13 +117,49 @@ class Lab:
         return f"http://127.0.0.1:{self.port}{path}"
 
     @contextmanager
-    def opened(self, notebook: str):
-        """The page of a notebook, called as from a shell; its kernel is shut down afterwards."""
+    def opened(self, notebook: str) -> Iterator[Page]:
+        """The page of a notebook, by its name under ``notebooks/``; its kernel is shut down afterwards."""
         page = self.context.new_page()
-        page.goto(self.url(f"/doc/tree/notebooks/{notebook}.ipynb?token={self.token}&reset"))
-        page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=120_000)
         try:
+            page.goto(self.url(f"/doc/tree/notebooks/{notebook}.ipynb?token={self.token}&reset"))
+            page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=120_000)
             yield page
         finally:
-            ...
             page.close()
+            self._shut_kernels_down()
+
+    def _shut_kernels_down(self) -> None:
+        allowed = {"Authorization": f"token {self.token}"}
+        listed = urllib.request.Request(self.url("/api/kernels"), headers=allowed)
+        for kernel in json.load(urllib.request.urlopen(listed, timeout=20)):
+            place = self.url(f"/api/kernels/{kernel['id']}")
+            urllib.request.urlopen(urllib.request.Request(place, headers=allowed, method="DELETE"), timeout=60)
+
+
+def run_all(page: Page) -> None:
+    """Click Run, Run All Cells."""
+    page.click("div.lm-MenuBar-itemLabel:text-is('Run')")
+    page.click("li[data-command='runmenu:run-all']")
+    page.wait_for_function("document.querySelector('.jp-Notebook').textContent.includes('[*]')", polling=20)
+    page.evaluate("window.readySince = 0")
+
+
+def wait_until_done(page: Page, seconds: float = 600) -> None:
+    """Wait until all cells have run, or one failed."""
+    page.wait_for_function(DONE, timeout=1000 * seconds, polling=200)
+
+
+def wait_for_text(page: Page, text: str, seconds: float = 300) -> None:
+    """Wait until ``text`` stands in the output of a cell."""
+    shown = "text => [...document.querySelectorAll('.jp-OutputArea-output')].some(o => o.textContent.includes(text))"
+    page.wait_for_function(shown, arg=text, timeout=1000 * seconds, polling=100)
+
+
+def errors(page: Page) -> list[str]:
+    """What cells wrote to stderr, or failed with."""
+    return page.locator(ERRORS).all_inner_texts()
+
+
+def widths(page: Page) -> list[int]:
+    """Pixels across each picture in the output of cells."""
+    return page.eval_on_selector_all(".jp-OutputArea-output img", "all => all.map(image => image.naturalWidth)")

@@ -58,7 +58,7 @@ class LayerPanel(Panel):
         epoch = self._fullest() if epoch is None else epoch
         if not 0 <= epoch <= last:
             raise UsageError(f"epoch={epoch}: expected 0 to {last}, the epochs that are done")
-        self.epoch = IntSlider(epoch, 0, last, description="epochs done", continuous_update=False)
+        self.epoch = IntSlider(epoch, 0, last, description="epoch", continuous_update=False)
         super().__init__([self.run, self.beside], [self.layer, self.epoch])
 
     def follow(self, control: Widget) -> None:

@@ -22,7 +22,8 @@ class Panel:
     """
 
     def __init__(self, *rows: Sequence[Widget]):
-        self.picture, self.line, self.text = Image(format="png"), HTML(), ""
+        self.picture = Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
+        self.line, self.text = HTML(), ""
         self.box = VBox([*map(HBox, rows), self.line, self.picture])
         self._reacting = False
         self.update()
