@@ -130,6 +130,13 @@ class Hook:
         """
         return ""
 
+    def out_of_order(self, later: Mapping[str, Hook]) -> str:
+        """What comes of it that the methods ``later`` are listed after this one: a clause; empty if nothing odd.
+
+        The user gets a note, and the run goes on.
+        """
+        return ""
+
     def setup(self, run: Run) -> None:
         """Called once, before optimizer, compile and DDP exist, if the run trains: criterion, teacher, averages."""
 

@@ -14,7 +14,7 @@ mean over HW makes AT larger for smaller maps, 16 times so for images of a quart
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from research.data.datasets import describe
 from research.errors import UsageError
 from research.hooks.attention import attention_map, find_taps, full_precision, recorded_maps
-from research.hooks.base import Reasons, Source
+from research.hooks.base import Hook, Reasons, Source
 from research.hooks.epoch_means import EpochMeans, LogsEpochMeans
 from research.hooks.teacher_cache import TeacherCache, TeacherOutputs, refuse_drawn
 from research.measures.evaluate import evaluate
@@ -148,6 +148,11 @@ class Distill(LogsEpochMeans):
         elif self.teacher.partition(":")[0] in PUBLISHED:
             reasons["teacher_model"] = f"teacher={self.teacher} names its network itself"
         return reasons
+
+    def out_of_order(self, later: Mapping[str, Hook]) -> str:
+        if self.alpha and "auxiliary" in later:
+            return "the loss of auxiliary, listed after it, is not weighed by 1 - alpha"
+        return ""
 
     def check_network(self, run: Run) -> None:
         if self.beta:

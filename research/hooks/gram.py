@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,6 +81,10 @@ class Gram(Hook):
         if self.warmup >= run.epochs:
             return f"the run has {run.epochs} epochs, all of them within warmup={self.warmup}"
         return "" if spatial_convolutions(run.model) else "no trained convolution has several taps on both sides"
+
+    def out_of_order(self, later: Mapping[str, Hook]) -> str:
+        growing = [name for name in ("rigl", "itop") if name in later]  # which look at gradients themselves
+        return f"{growing[0]}, listed after it, grows by gradients that are multiplied already" if growing else ""
 
     def undone(self, run: Run) -> str:
         return "" if self.multipliers else "no gradient was ever scaled: it trained plainly"

@@ -196,6 +196,7 @@ class PowerGrad(Hook):
     """
 
     neutral = {"alpha": 1.0}
+    exclusive = "criterion"  # of two methods that replace it, one would do nothing
 
     def __init__(
         self,

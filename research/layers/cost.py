@@ -110,8 +110,10 @@ def _parameters(model: nn.Module) -> tuple[dict[nn.Module, Row], dict[str, int]]
     """A row a layer, and the parameters that no rule knows by their owner's class. A tied parameter counts once."""
     rows, ignored, seen = {}, Counter(), set()
     for name, module in units(model):
-        made = is_parametrized(module)  # from other parameters, such as the bank of tied weights
-        owned = dict(module.named_parameters(recurse=made or isinstance(module, Substitute)))
+        whole = isinstance(module, Substitute)
+        # from other parameters, such as the bank of tied weights: the layer, or part of what a substitute is made of
+        made = any(map(is_parametrized, module.modules() if whole else [module]))
+        owned = dict(module.named_parameters(recurse=made or whole))
         if not isinstance(module, tuple(RULES)):
             new = [p for p in owned.values() if p not in seen]
             ignored.update({type(module).__name__: sum(p.numel() for p in new)} if new else {})

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from research.devices import send
 from research.errors import UsageError, nearest
 from research.layers.base import Substitute
+from research.network_protocols import TakesAuxiliaryHead
 
 MASK = "_mask"  # end of a buffer's name, which begins with that of the parameter beside it
 SHORTCUTS = ("*shortcut*", "*downsample*", "*skip*")
@@ -285,7 +286,8 @@ def choose(
     what it matches; otherwise all but those where sparsity saves next to nothing and costs most: the first
     convolution, depthwise convolutions, convolutions of shortcuts (unless ``sparse_downsample``), and a classifier with
     less than 2 % of the weights of a convolutional network. ``keep`` leaves further ones dense. Without ``inside``
-    substitutes keep their free weights, the convolutions that they are made of excepted.
+    substitutes keep their free weights, the convolutions that they are made of excepted. An auxiliary head is no part
+    of the choice.
 
     Raises:
         UsageError: a pattern matches no such layer, or nothing but the classifier is left of a convolutional network.
@@ -319,7 +321,10 @@ def _sites(model: nn.Module) -> tuple[dict[str, Site], dict[str, str], int]:
     dense: dict[str, str] = {}
     seen: set[int] = set()  # of modules that share one weight the first
     total = 0
+    head = "auxiliary_head." if isinstance(model, TakesAuxiliaryHead) else None
     for name, module in model.named_modules():
+        if head and f"{name}.".startswith(head):  # gone after training, and not there yet where its method comes later
+            continue
         sites = []
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             sites = [Site(name, module)]

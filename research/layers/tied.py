@@ -66,3 +66,10 @@ class Bank(nn.Module):
 def tie(layer: nn.Module, index: Tensor) -> None:
     """Tie ``layer.weight`` by ``index``; its bank is ``layer.parametrizations.weight.original``."""
     parametrize.register_parametrization(layer, "weight", Bank(layer.weight.shape, index.to(layer.weight.device)))
+
+
+def free_parameter(module: nn.Module, name: str) -> nn.Parameter:
+    """What is trained of the weight ``name`` of ``module``, such as ``contract.weight``: its bank where it is tied."""
+    path, _, own = name.rpartition(".")
+    owner = module.get_submodule(path)
+    return owner.parametrizations[own].original if parametrize.is_parametrized(owner, own) else owner.get_parameter(own)

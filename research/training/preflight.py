@@ -115,18 +115,22 @@ def check_single_images(config: Config, info: DataInfo) -> None:
 
 
 def check_methods(config: Config, outline: Outline) -> None:
-    """Refuse methods, and parameters of them, that can do nothing to this network; tell of those that will not.
+    """Refuse methods, and parameters of them, that can do nothing to this network; tell of those that will not,
+    and of an order that changes what they do.
 
     Raises:
         UsageError: one line for each.
     """
     if config.sync_bn:
         synchronise(outline.model)
-    problems = []
+    problems, later = [], dict(outline.hooks)
     for name, hook in outline.hooks.items():
+        del later[name]
         hook.check_network(outline)
         problems += refusals(name, hook, hook.idle_in(outline))
         if reason := hook.never(outline):
             tell(f"{name} will do nothing in this run: {reason}")
+        if consequence := hook.out_of_order(later):
+            tell(f"{name} is listed early: {consequence}")
     if problems:
         raise UsageError("\n".join(problems))

@@ -14,6 +14,7 @@ from research.data.choice import check, make_loaders, make_mixing
 from research.devices import use_tf32
 from research.distributed import of_rank_0
 from research.layers.sync_norm import synchronise
+from research.layers.tied import free_parameter
 from research.network_protocols import ScalesDecay
 from research.plugins.scope import with_its_plugins
 from research.resources import decide
@@ -107,7 +108,7 @@ def weight_decays(model: nn.Module, config: Config) -> dict[nn.Parameter, float]
     are no bias are: weights that happen to be stored as a vector.
     """
     scaled = {
-        module.get_parameter(name): (scale, not name.endswith("bias"))
+        free_parameter(module, name): (scale, not name.endswith("bias"))
         for module in model.modules()
         if isinstance(module, ScalesDecay)
         for name, scale in module.decay_scale.items()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from research.config import Config
+from research.layers.base import Substitute
 from research.layers.tied import balanced_index, bank_size, tie
+from research.measures.cost import count
 from research.runs.network import ScratchRun
 from research.runs.run import Run
 from research.trained.evaluate_weights import evaluate_weights
@@ -163,6 +165,28 @@ def test_weight_decay_acts_on_the_bank_though_vectors_are_left_out(tiny):
     build_network(run, 10, (1, 8, 8))
     decays = weight_decays(run.model, config)
     assert {decays[bank] for bank in run.hooks["tied"].banks} == {config.weight_decay}
+
+
+@pytest.mark.parametrize("family", ["sep", "generic", "shuffle", "dconv"])
+def test_what_is_tied_inside_a_substitute_is_decayed_and_counted_as_its_banks(family, plain_network, tiny):
+    config = tiny(model=plain_network, substitute=family, hooks={"tied": {"sparsity": 0.75}})
+    run = ScratchRun(Path("nowhere"), config)
+    run.device = torch.device("cpu")
+    build_network(run, 10, (1, 8, 8))
+    inside = [n for n in run.hooks["tied"].tied if n.startswith(("layer", "down"))]
+    assert len(inside) >= 5
+    compressed = {
+        bank_of(layer.get_submodule(name.removesuffix(".weight")))
+        for layer in run.model.modules()
+        if isinstance(layer, Substitute)
+        for name in layer.compressed
+        if hasattr(layer.get_submodule(name.removesuffix(".weight")), "parametrizations")
+    }
+    decays = weight_decays(run.model, config)
+    for bank in run.hooks["tied"].banks:
+        scale = run.substitution.rho if bank in compressed else 1.0
+        assert decays[bank] == config.weight_decay * scale
+    assert count(run.model, (1, 8, 8)).params == sum(p.numel() for p in run.model.parameters())
 
 
 def test_gram_leaves_tied_convolutions_alone(tiny):

@@ -74,6 +74,26 @@ def test_made_anew_after_a_change(evaluated, change):
     assert evaluated().dtype == evaluated.weight.dtype
 
 
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3))
+
+    @cached_in_eval
+    def forward(self):
+        return self.weight @ self.weight
+
+
+@torch.no_grad()
+def test_made_anew_where_autocast_rounds_to_another_type():
+    """Training evaluates under autocast; GraM measures the same network without."""
+    product, seen = Product().eval(), []
+    for dtype in (torch.bfloat16, None, torch.float16):
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            seen.append(product().dtype)
+    assert seen == [torch.bfloat16, torch.float32, torch.float16]
+
+
 @torch.no_grad()
 def test_data_written_past_the_version_counter_is_seen_after_training(evaluated):
     evaluated.weight.data.fill_(7)

@@ -16,8 +16,10 @@ from research.errors import UsageError
 from research.hooks import HOOKS
 from research.hooks.sparse import StaticSparse, drop_smallest
 from research.hooks.sparse.base import forget, regularizer
-from research.layers.masked import Masked, attach_mask, largest, masked_weights
+from research.layers.masked import Masked, attach_mask, choose, largest, masked_weights
 from research.measures.paths import living
+from research.models import create_model
+from research.models.dry_run import WithoutInitialValues
 from research.runs.run import Run
 from research.training.loop import fit
 
@@ -277,3 +279,16 @@ def test_l1_trains_as_autograd_of_the_whole_sum_would(granularity, accumulation,
         torch.testing.assert_close(added[name], weight, rtol=1e-3, atol=1e-4)  # sums round, and batch norm amplifies
     told = [[row["loss"] for row in found if "loss" in row] for found in (losses, expected)]
     assert told[0] == pytest.approx(told[1], rel=1e-4)
+
+
+def test_an_auxiliary_head_is_no_part_of_the_choice():
+    """Whichever of the two methods is listed first: the classifier stays dense, and no mask is gone in evaluation."""
+    with WithoutInitialValues():
+        model = create_model("darts")
+    before = choose(model)
+    model.add_auxiliary_head()
+    after = choose(model)
+    assert (list(before.sparse), before.dense, before.weights) == (list(after.sparse), after.dense, after.weights)
+    assert "classifier" in after.dense
+    with pytest.raises(UsageError, match="matches no convolution"):
+        choose(model, only="auxiliary_head*")

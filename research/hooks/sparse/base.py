@@ -166,6 +166,10 @@ class MaskHook(Hook):
             reasons["momentum"] = "the optimizer has none"
         return reasons
 
+    def out_of_order(self, later: Mapping[str, Hook]) -> str:
+        weighed = self.l1 and "distill" in later and later["distill"].alpha
+        return "distill, listed after it, weighs its l1 by 1 - alpha" if weighed else ""
+
     def undone(self, run: Run) -> str:
         stood_still = self.moves and self.counts and not self._moved
         return "its masks have never changed, so they were static" if stood_still else ""

@@ -14,7 +14,7 @@ between two updates only deaths and growth change weights, and a new one has sig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from research.devices import send
 from research.errors import UsageError
-from research.hooks.base import Reasons
+from research.hooks.base import Hook, Reasons
 from research.hooks.sparse.base import SparseHook
 from research.hooks.sparse.criteria import drop_sign_flips
 from research.hooks.sparse.events import Event
@@ -95,6 +95,11 @@ class DeepR(SparseHook):
 
     def never(self, run: Run) -> str:
         return "stop_epoch=0 ends it before the first step" if self.counts and not self.stop_epoch else ""
+
+    def out_of_order(self, later: Mapping[str, Hook]) -> str:
+        if "gram" in later and self.eta:
+            return "gram, listed after it, multiplies its noise too"
+        return super().out_of_order(later)
 
     def is_active(self, run: Run) -> bool:
         """Whether this epoch has noise and changes: the one in which the stop falls still has."""
