@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,41 +14,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, seeds, style
+from research.figures.legends import legend_below, number_ends, shortened, tell_apart
+from research.figures.style import FAMILIES, PAGE, TALLEST, Look, number_log_axis, ramp, seeds, style
 from research.measures.cost import Cost
 
-BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
 GREY = "0.7"
 MARKER = 5.0
-
-
-class Look(NamedTuple):
-    """Colour and marker of a family; either alone distinguishes it from the others in a figure."""
-
-    colour: str
-    marker: str
-    name: str = ""
-
-
-LOOKS = {
-    "dense": Look(BLACK, "*", "dense"),
-    "generic": Look(BLUE, "o", "generic"),
-    "tt": Look(RED, "s", "tensor train"),
-    "tucker": Look(GREEN, "D", "Tucker"),
-    "shuffle": Look(PINK, "^", "shuffle"),
-    "sephashed": Look(SKY, "v", "separable hashed"),
-    "acdc": Look(ORANGE, "P", "ACDC"),
-    "sep": Look(BLACK, "h", "separable"),
-    "hashed": Look(RED, "X", "hashed"),
-    "cp": Look(GREEN, "<", "CP"),
-    "lr": Look(BLUE, ">", "tied low rank"),
-    "bottleneck": Look(PINK, "d", "grouped bottleneck"),
-}
 COSTS = {"params": "parameters", "mult_adds": "mult-adds of one image"}
 
 
 def look(family: str) -> Look:
-    return LOOKS.get(family, Look("0.35", "p", family))
+    return FAMILIES.get(family, Look("0.35", "p", family))
 
 
 def error_against_cost(
@@ -70,10 +45,10 @@ def error_against_cost(
     same = ["network", "dataset", "family", "distilled", "setting", "params", "mult_adds"]
     same += [name for name in ("configuration",) if name in points]
     means = points.groupby(same, dropna=False)["top1_err"].agg(mean="mean", values=tuple).reset_index()
-    families = [family for family in (*LOOKS, *sorted(set(means["family"]))) if family in set(means["family"])]
+    families = [family for family in (*FAMILIES, *sorted(set(means["family"]))) if family in set(means["family"])]
     families = list(dict.fromkeys(families))
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 3.1), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True, layout="constrained")
         for axis, (cost, label) in zip(axes, COSTS.items(), strict=True):
             if reference is not None:
                 for (family, distilled), rows in reference.dropna(subset=cost).groupby(["family", "distilled"]):
@@ -93,7 +68,7 @@ def error_against_cost(
         axes[0].set_ylabel("top-1 error (%)")
         grey = reference_label if reference is not None and len(reference) else ""
         taught = set(means["distilled"]) | (set() if reference is None else set(reference["distilled"]))
-        figure.legend(handles=_legend(families, taught, grey), loc="outside lower center", ncols=5)
+        legend_below(figure, _legend(families, taught, grey))
         plt.close(figure)
     return figure
 
@@ -143,27 +118,31 @@ def teacher_curves(losses: pd.DataFrame) -> Figure:
     if losses.empty:
         raise UsageError("no run has finished an epoch, so there are no curves to draw")
     losses = losses.assign(student=losses["configuration"].map(_student))
-    students = list(dict.fromkeys(losses["student"]))
-    palette = dict(zip(students, colours(len(students)), strict=True))
+    last = losses[losses["quantity"] == "top1_err"].groupby("student")["mean"].last().sort_values()
+    lines = tell_apart({name: _family(name) for name in dict.fromkeys(losses["student"])}, list(last.index))
     panels = {"loss": "training loss, as minimised", "ce": "training cross-entropy (nats)"}
     panels |= {"top1_err": "validation top-1 error (%)"}
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.7), layout="constrained")
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.1), layout="constrained")
         for axis, (quantity, label) in zip(axes, panels.items(), strict=True):
+            ends = {}
             for (_, distilled), rows in losses[losses["quantity"] == quantity].groupby(["configuration", "distilled"]):
-                dash, colour = "-" if distilled else "--", palette[rows["student"].iloc[0]]
-                axis.plot(rows["trained"], rows["mean"], color=colour, linestyle=dash, linewidth=1)
-                if (rows["seeds"] > 1).any():
+                dash, student = "-" if distilled else "--", rows["student"].iloc[0]
+                colour = lines.looks[student].colour
+                face = colour if distilled else "white"
+                marker = {"marker": "o", "markerfacecolor": face} if len(rows) == 1 else {}
+                axis.plot(rows["trained"], rows["mean"], color=colour, linestyle=dash, linewidth=1, **marker)
+                ends[student] = rows[["trained", "mean"]].iloc[-1]
+                if (rows["seeds"] > 1).any() and not lines.crowded:
                     low, high = rows["mean"] - rows["std"], rows["mean"] + rows["std"]
                     axis.fill_between(rows["trained"], low, high, color=colour, alpha=0.15, linewidth=0)
             axis.set(xlabel="epoch", ylabel=label)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        handles = [Line2D([], [], color=palette[student], label=student) for student in students]
-        handles += [Line2D([], [], color="0.3", label="with a teacher")] if losses["distilled"].any() else []
-        handles += (
-            [Line2D([], [], color="0.3", linestyle="--", label="without")] if not losses["distilled"].all() else []
-        )
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+            number_ends(axis, ends, lines)
+        handles = [Line2D([], [], color="0.3", label="with a teacher")] if losses["distilled"].any() else []
+        handles += [Line2D([], [], color="0.3", linestyle="--", label="without")] * (not losses["distilled"].all())
+        legend_below(figure, [*handles, *lines.groups], where="upper center")
+        legend_below(figure, lines.handles)
         plt.close(figure)
     return figure
 
@@ -172,6 +151,11 @@ def _student(configuration: str) -> str:
     """The configuration without the parameters of its teacher."""
     words = [word for word in configuration.split() if not word.startswith("distill")]
     return " ".join(words) or "dense"
+
+
+def _family(student: str) -> str:
+    """The family of the substitute that the words of a configuration name; "dense" of none."""
+    return next((name for word in student.split() if (name := word.partition(":")[0]) in FAMILIES), "dense")
 
 
 def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
@@ -185,7 +169,9 @@ def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
     )
     shades = dict(zip(parts, ramp(len(parts)), strict=True))
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 1.0 + 0.28 * len(costs)), sharey=True, layout="constrained")
+        height = min(0.6 + 0.28 * len(costs), 0.9 * TALLEST)
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, height), sharey=True, layout="constrained")
+        small = min(7, 72 * (height - 0.6) / len(costs))  # points of a row
         for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
             for place, cost in enumerate(costs.values()):
                 rows = [(_part(row.layer), value) for row in cost.rows if (value := getattr(row, quantity))]
@@ -195,15 +181,15 @@ def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
                     place, shares, left=np.cumsum(shares) - shares, height=0.7, linewidth=0.3, edgecolor="white",
                     color=[shades[part] for part, _ in rows],
                 )  # fmt: skip
-                axis.text(101, place, _amount(total), va="center", fontsize=7)
+                axis.text(101, place, _amount(total), va="center", fontsize=small)
             axis.set(xlabel=f"share of {label} (%)", xlim=(0, 100))
             axis.grid(False)
             axis.spines["left"].set_visible(False)
             axis.tick_params(axis="y", length=0)
-        axes[0].set_yticks(range(len(costs)), list(costs))
+        axes[0].set_yticks(range(len(costs)), [shortened(name, 40) for name in costs], fontsize=small)
         axes[0].invert_yaxis()
         handles = [plt.Rectangle((0, 0), 1, 1, color=shades[part], label=part) for part in parts]
-        figure.legend(handles=handles, loc="outside lower center", ncols=8, handlelength=1)
+        legend_below(figure, handles)
         plt.close(figure)
     return figure
 

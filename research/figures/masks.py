@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from research.errors import UsageError
-from research.figures.style import PAGE, number_log_axis, ramp, style
+from research.figures.legends import legend_below, scale_beside, shortened
+from research.figures.style import COLUMN, FEW, PAGE, RED, number_log_axis, ramp, style
 from research.frames.comparison import mean_interval
 from research.frames.masks import PREDICTORS
 
+TICKS = 40  # names below a page
 APART = 0.34  # of the distance of two arms: how far its seeds stand apart, in the order of the seeds
 
 
@@ -40,7 +42,7 @@ def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "l
     shades = mpl.colormaps["viridis"]
     scale = mpl.colors.Normalize(0, table[living].max() if living in table else 1)
     with style():
-        figure, axis = plt.subplots(figsize=(min(PAGE, 1.6 + 0.42 * len(names)), 3.6), layout="constrained")
+        figure, axis = plt.subplots(figsize=(PAGE if len(names) > 4 else COLUMN, 3.6), layout="constrained")
         for place, name in enumerate(names):
             rows = table[table["arm"] == name].sort_values(["fresh", "seed"])
             across = place + APART * np.linspace(-1, 1, len(rows)) if len(rows) > 1 else [place]
@@ -51,17 +53,20 @@ def seeds_by_arm(table: pd.DataFrame, arms: Sequence[str] = (), living: str = "l
                     x, 100 - row.top1, "D" if row.fresh else "o", color=colour, markersize=3.5, mew=0.3, mec="0.2"
                 )
             _interval(axis, place, 100 - rows["top1"])
-        axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+        step = -(-len(names) // TICKS)
+        told = [shortened(name, 26) for name in names[::step]]
+        axis.set_xticks(range(0, len(names), step), told, rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_xlabel("" if step == 1 else f"one of {step} arms is named")
         axis.set(yscale="log", ylabel="top-1 error, last epoch (%)")
         number_log_axis(axis.yaxis)
         if living in table:
-            told = "living units of the first hidden layer"
+            told = "living units, first hidden layer"
             figure.colorbar(mpl.cm.ScalarMappable(scale, shades), ax=axis, label=told, pad=0.01)
         handles = [Line2D([], [], marker="o", color="0.4", linewidth=0, label="a seed")]
         if table["fresh"].any():
             handles.append(Line2D([], [], marker="D", color="0.4", linewidth=0, label="a fresh seed"))
         handles.append(Line2D([], [], color="0.2", marker="_", label="mean, 95 % interval"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        legend_below(figure, handles)
         plt.close(figure)
     return figure
 
@@ -90,13 +95,16 @@ def numbers_at_start(table: pd.DataFrame, others: pd.DataFrame | None = None) ->
                 size = 4 + 14 * (rows["log_active"] - table["log_active"].min())
                 axis.scatter(rows[name], rows["log_odds"], s=size, color=shades[power], linewidth=0)
             if others is not None and len(others):
-                axis.plot(others[name], others["log_odds"], "x", color="#D55E00", markersize=4, mew=0.8)
+                axis.plot(others[name], others["log_odds"], "x", color=RED, markersize=4, mew=0.8)
             axis.set_xlabel(label)
         for axis in axes[:, 0]:
             axis.set_ylabel("log odds of an error")
         handles = [Line2D([], [], marker="o", linewidth=0, color=c, label=f"exponent {p:g}") for p, c in shades.items()]
+        if len(powers) > FEW:
+            scale_beside(figure, axes, powers, "exponent")
+            handles = []
         if others is not None and len(others):
-            handles.append(Line2D([], [], marker="x", linewidth=0, color="#D55E00", label="copied masks"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=6)
+            handles.append(Line2D([], [], marker="x", linewidth=0, color=RED, label="copied masks"))
+        legend_below(figure, handles)
         plt.close(figure)
     return figure

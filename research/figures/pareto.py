@@ -10,10 +10,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.optimize import isotonic_regression
 
 from research.errors import UsageError
-from research.figures.style import PAGE, colours, number_log_axis, seeds, style
+from research.figures.legends import NAMED, legend_below, spread
+from research.figures.style import BLUE, FEW, PAGE, colours, number_log_axis, seeds, style
 from research.frames.budgets import COSTS, front
 
 GREY = "0.65"
@@ -25,7 +25,8 @@ def pareto_fronts(points: pd.DataFrame, costs: Sequence[str] = tuple(COSTS)) -> 
     """Top-1 error of the last epoch against each of ``costs``, both logarithmic; the front is a line of steps.
 
     ``points`` are those of :func:`research.frames.budgets.priced`. Dots are seeds, a bar is their mean, and a number
-    names the configuration. What is on a front has its colour there, and is grey where another configuration beats it.
+    names the configuration. What is on a front has its colour there (one for all where they are more than eight), and
+    is grey where another configuration beats it. Of more than 24 configurations only those on a front have numbers.
     Costs that no run has are left out.
 
     Raises:
@@ -35,14 +36,15 @@ def pareto_fronts(points: pd.DataFrame, costs: Sequence[str] = tuple(COSTS)) -> 
     if not fronts or not (points["top1_err"] > 0).any():
         raise UsageError("there is no error with a known cost to draw")
     first = next(iter(fronts.values()))
-    numbers = {name: str(place) for place, name in enumerate(first.index, start=1)}
-    winners = [name for name in numbers if any(table["best"].get(name, False) for table in fronts.values())]
-    looks = dict(zip(winners, colours(len(winners)), strict=True))
+    winners = [name for name in first.index if any(table["best"].get(name, False) for table in fronts.values())]
+    named = winners[: 2 * NAMED] if len(first) > 2 * NAMED else first.index
+    numbers = {name: str(place) for place, name in enumerate(named, start=1)}
+    many = len(winners) > FEW
+    looks = dict.fromkeys(winners, BLUE) if many else dict(zip(winners, colours(len(winners)), strict=True))
     with style():
         rows = -(-len(fronts) // 2)
-        lines = -(-len(numbers) // 3)
         figure, axes = plt.subplots(
-            rows, 2 if len(fronts) > 1 else 1, figsize=(PAGE, 2.5 * rows + 0.15 * lines + 0.2), sharey=True,
+            rows, 2 if len(fronts) > 1 else 1, figsize=(PAGE, 2.4 * rows), sharey=True,
             squeeze=False, layout="constrained",
         )  # fmt: skip
         for axis, cost in zip(axes.flat, fronts, strict=False):
@@ -58,7 +60,13 @@ def pareto_fronts(points: pd.DataFrame, costs: Sequence[str] = tuple(COSTS)) -> 
             Line2D([], [], linewidth=0, marker=f"${number}$", markersize=5, color=looks.get(name, GREY), label=name)
             for name, number in numbers.items()
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        if len(numbers) < len(first):
+            rest = f"{len(first) - len(numbers)} others"
+            handles.append(Line2D([], [], linewidth=0, marker="_", markersize=7, color=GREY, label=rest))
+        front_line = Line2D([], [], color="0.3", linewidth=0.8, label="front")
+        seed = Line2D([], [], linewidth=0, marker="o", markersize=2.5, color="0.3", alpha=0.6, label="a seed")
+        mean = Line2D([], [], linewidth=0, marker="_", markersize=7, markeredgewidth=1.3, color="0.3", label="mean")
+        legend_below(figure, [*handles, front_line, seed, mean])
         plt.close(figure)
     return figure
 
@@ -83,6 +91,7 @@ def _panel(
     if table[cost].max() < SHORT * table[cost].min():
         number_log_axis(axis.xaxis)
     number_log_axis(axis.yaxis)
+    table = table[table.index.isin(numbers)]
     places = pd.DataFrame({"x": _fraction(axis, "x", table[cost]), "y": _fraction(axis, "y", table["top1_err"])})
     for name, (x, y) in places.assign(y=_apart(places)).iterrows():
         row = table.loc[name]
@@ -104,7 +113,5 @@ def _apart(places: pd.DataFrame) -> pd.Series:
     found = places["y"].copy()
     column = (places["x"].sort_values().diff() > NEAR).cumsum()
     for _, part in found.groupby(column):
-        wished = part.sort_values()
-        steps = GAP * np.arange(len(wished))
-        found[wished.index] = isotonic_regression(wished - steps).x + steps  # as near as can be to what they wish
+        found[part.index] = spread(part, GAP)
     return found

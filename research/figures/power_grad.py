@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from research.errors import UsageError
-from research.figures.style import COLUMN, PAGE, colours, number_log_axis, style
+from research.figures.legends import legend_above, legend_below, scale_beside
+from research.figures.style import BLUE, COLUMN, FEW, PAGE, TALLEST, colours, number_log_axis, style
 from research.frames import Runs
 from research.frames.power_grad import with_alpha
 from research.hooks.power_grad import legacy_gradient
 
+ROW = 0.2  # inches of a row of intervals
 LOOKS = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"))  # dash and marker of a network, where colours mean alpha
 
 
@@ -35,7 +36,7 @@ def gradient_profile(alphas: Sequence[float], ks: Sequence[float], legacy_alpha:
     p = torch.softmax(logits, 1)[:, 0].numpy()
     labels = torch.zeros(len(logits), dtype=torch.long)
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 3.0), layout="constrained")
         for alpha, colour in zip(alphas, colours(len(alphas)), strict=True):
             gradient = 1 - torch.softmax(alpha * logits, 1)[:, 0].numpy()
             left.plot(p, gradient, color=colour, label=f"$\\alpha$ = {alpha:g}" + (" (plain)" if alpha == 1 else ""))
@@ -50,8 +51,11 @@ def gradient_profile(alphas: Sequence[float], ks: Sequence[float], legacy_alpha:
             axis.xaxis.set_major_locator(FixedLocator([1e-3, 0.1, 0.9, 0.999, 0.99999]))
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.xaxis.set_minor_formatter(NullFormatter())
-        left.legend(loc="lower left", handlelength=1)
-        right.legend(loc="center left", title=f"$\\alpha$ = {legacy_alpha:g}", title_fontsize=7, alignment="left")
+        for axis, values, name in ((left, alphas, "$\\alpha$"), (right, ks, f"k, $\\alpha$ = {legacy_alpha:g}")):
+            if len(values) <= FEW:
+                legend_above(axis, columns=2, title=name)
+            else:
+                scale_beside(figure, [axis], values, name)
         plt.close(figure)
     return figure
 
@@ -76,19 +80,23 @@ def logit_growth(runs: Runs) -> Figure:
         raise UsageError("no run has logit statistics, so there is no growth to draw; train with logit_stats=true")
     alphas, networks = sorted(norms["alpha"].unique(), reverse=True), list(norms["network"].unique())
     palette = dict(zip(alphas, colours(len(alphas)), strict=True))
-    looks = dict(zip(networks, itertools.cycle(LOOKS), strict=False))
+    many = len(networks) > len(LOOKS)
+    looks = dict.fromkeys(networks, LOOKS[0]) if many else dict(zip(networks, LOOKS, strict=False))
     with style():
-        handles = [Line2D([], [], color=palette[a], label=f"$\\alpha$ = {a:g}") for a in alphas]
-        handles += [Line2D([], [], color="0.3", linestyle=d, marker=m, label=n) for n, (d, m) in looks.items()]
-        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.7 + 0.1 * len(networks)), layout="constrained")
+        handles = [Line2D([], [], color=palette[a], label=f"$\\alpha$ = {a:g}") for a in alphas] * (len(alphas) <= FEW)
+        told = {f"{len(networks)} networks, a line each": LOOKS[0]} if many else looks
+        handles += [Line2D([], [], color="0.3", linestyle=d, marker=m, label=n) for n, (d, m) in told.items()]
+        handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=0.8, label="ratio = 1 / $\\alpha$"))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.1), layout="constrained")
         for (network, alpha), rows in norms.groupby(["network", "alpha"]):
             _band(left, rows.groupby("trained")["norm"].agg(["mean", "std"]), palette[alpha], looks[network][0])
         left.set(xlabel="epoch", ylabel="norm of the logits (validation)", yscale="log")
         number_log_axis(left.yaxis)
         left.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         _ratios(right, norm_ratios(norms), palette, looks)
-        longest = max(len(name) for name in networks)
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(4, 110 // (longest + 8))))
+        if len(alphas) > FEW:
+            scale_beside(figure, [left, right], alphas[::-1], "$\\alpha$")
+        legend_below(figure, handles, "mean ± s.d. over seeds")
         plt.close(figure)
     return figure
 
@@ -116,20 +124,28 @@ def norm_ratios(norms: pd.DataFrame) -> pd.DataFrame:
 def intervals(frame: pd.DataFrame, xlabel: str) -> Figure:
     """A line of ``frame`` a row, downwards: ``difference`` with a bar from ``low`` to ``high``; zero is marked.
 
-    ``label`` names the row. The dot is filled where ``p_holm``, adjusted over all rows, is at most 0.05.
+    ``label`` names the row. The dot is filled where ``p_holm``, adjusted over all rows, is at most 0.05. Of more rows
+    than a page has room for, those of the least ``p_holm`` are drawn, and the axis says so.
     """
+    count, most = len(frame), int((TALLEST - 1) / ROW)
+    if count > most:
+        frame = frame.loc[frame["p_holm"].nsmallest(most, keep="first").index.sort_values()]
+        xlabel = f"{xlabel}; {most} of {count} rows: the least p"
     with style():
         width = COLUMN if frame["label"].str.len().max() < 26 else PAGE
-        figure, axis = plt.subplots(figsize=(width, 0.2 * len(frame) + 0.7), layout="constrained")
+        figure, axis = plt.subplots(figsize=(width, ROW * len(frame) + 0.5), layout="constrained")
         places = np.arange(len(frame))
         axis.axvline(0, color="0.5", linewidth=0.6, linestyle="--")
-        axis.hlines(places, frame["low"], frame["high"], color="#0072B2", linewidth=1)
+        axis.hlines(places, frame["low"], frame["high"], color=BLUE, linewidth=1)
         clear = (frame["p_holm"] <= 0.05).to_numpy()
-        for chosen, face in ((clear, "#0072B2"), (~clear, "white")):
-            axis.plot(frame["difference"][chosen], places[chosen], "o", color="#0072B2", markerfacecolor=face, zorder=3)
+        for chosen, face in ((clear, BLUE), (~clear, "white")):
+            axis.plot(frame["difference"][chosen], places[chosen], "o", color=BLUE, markerfacecolor=face, zorder=3)
         axis.set(xlabel=xlabel, yticks=places, ylim=(len(frame) - 0.5, -0.5))
         axis.set_yticklabels(frame["label"])
         axis.grid(False, axis="y")
+        dots = {"p (Holm) ≤ 0.05": BLUE, "larger": "white"}
+        handles = [Line2D([], [], color=BLUE, marker="o", mfc=face, linewidth=1, label=n) for n, face in dots.items()]
+        legend_below(figure, handles, "difference, 95 % interval")
         plt.close(figure)
     return figure
 
@@ -147,6 +163,6 @@ def _ratios(axis: Axes, ratios: pd.DataFrame, palette: dict, looks: dict) -> Non
         axis.errorbar(1 / alpha, rows["ratio"].mean(), spread, **look)
     ends = [min([1, *(1 / ratios["alpha"])]), max([1, *(1 / ratios["alpha"])])]
     axis.plot(ends, ends, color="0.5", linestyle="--", linewidth=0.8)
-    axis.set(xlabel="1 / $\\alpha$ (dashed: equal)", ylabel="norm / norm with $\\alpha$ = 1")
+    axis.set(xlabel="1 / $\\alpha$", ylabel="norm / norm with $\\alpha$ = 1")
     if ratios.empty:
         axis.text(0.5, 0.5, "no seed trained with $\\alpha$ = 1 too", transform=axis.transAxes, ha="center")

@@ -5,7 +5,7 @@ Frames are those of :mod:`research.frames.sparse`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import textwrap
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -15,46 +15,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, number_log_axis, ramp, seeds, style
+from research.figures.legends import legend_below, number_ends, tell_apart
+from research.figures.style import COLUMN, PAGE, PALETTE, SPARSE, Look, look, number_log_axis, ramp, seeds, style
 from research.frames.comparison import mean_interval
 from research.frames.sparse import NAMES
 from research.frames.tables import levels
 
-BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
 GREY = "0.6"
 MARKER = 5.0
 DASHES = ("-", "--", ":", "-.")
+PANELS = 12
 VARIED = 1.02  # a layer whose density changes by less than this factor does not move
 
 
-class Look(NamedTuple):
-    """Colour and marker of a method; either alone distinguishes it from its neighbours in a figure."""
-
-    colour: str
-    marker: str
-
-
-LOOKS = {
-    "dense": Look(BLACK, "*"),
-    "small": Look(BLACK, "h"),
-    "static_sparse": Look(BLUE, "o"),
-    "deepr": Look(PINK, "v"),
-    "set": Look(ORANGE, "s"),
-    "rigl": Look(GREEN, "^"),
-    "itop": Look(GREEN, "<"),
-    "snfs": Look(SKY, ">"),
-    "dsr": Look(RED, "D"),
-    "prune": Look(SKY, "P"),
-    "tied": Look(PINK, "X"),
-}
-
-
-DENSE = [Look(BLACK, "*"), Look(ORANGE, "d"), Look(BLUE, "H"), Look(RED, "8"), Look(GREEN, "p"), Look(PINK, "*")]
+DENSE = [SPARSE["dense"], *(Look(*each) for each in zip(PALETTE, "dH8pd", strict=False))]
 """Looks of dense networks, one per method that trains them; plain training comes first."""
-
-
-def look(method: str) -> Look:
-    return LOOKS.get(method, Look("0.35", "p"))
 
 
 def dense_looks(points: pd.DataFrame) -> dict[str, Look]:
@@ -82,7 +57,7 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
     dense = dense_looks(points)
     with style():
         figure, axes = plt.subplots(
-            len(datasets), 1, figsize=(PAGE, 0.9 + 2.5 * len(datasets)), squeeze=False, layout="constrained"
+            len(datasets), 1, figsize=(PAGE, 0.4 + 2.4 * len(datasets)), squeeze=False, layout="constrained"
         )
         for axis, dataset in zip(axes[:, 0], datasets, strict=True):
             own = points[points["dataset"] == dataset]
@@ -98,7 +73,8 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
         if published is not None and len(published):
             handles.append(_handle("0.3", "o", "published, as many epochs", mfc="white"))
             handles.append(_handle(GREY, "o", "published, other epochs", mfc="white"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        handles.append(Line2D([], [], color="0.3", linewidth=0.8, label="95 % of the mean over seeds"))
+        legend_below(figure, handles)
         plt.close(figure)
     return figure
 
@@ -160,14 +136,17 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
     ``layers`` is :func:`~research.frames.sparse.densities_over_time`. Means over seeds; bands are one standard
     deviation. Colours run from the first layer (dark) to the last.
 
+    Of more than twelve configurations, the twelve whose layers move furthest have a panel.
+
     Raises:
         UsageError: no layer changes its density.
     """
     means = layers.groupby(["configuration", "layer", "trained"], sort=False)["density"].agg(["mean", "std"])
     means = means.reset_index()
     by_layer = means.groupby(["configuration", "layer"])["mean"]
-    moving = (by_layer.max() > VARIED * by_layer.min()).groupby("configuration").any()
-    shown = [name for name in dict.fromkeys(means["configuration"]) if moving[name]]
+    change = (by_layer.max() / by_layer.min()).groupby("configuration").max()
+    moving = change[change > VARIED].nlargest(PANELS)
+    shown = [name for name in dict.fromkeys(means["configuration"]) if name in moving]
     if not shown:
         raise UsageError("no layer changes its density in these runs")
     names = list(dict.fromkeys(means["layer"]))
@@ -176,7 +155,7 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
     lines = -(-len(shown) // columns)
     with style():
         figure, axes = plt.subplots(
-            lines, columns, figsize=(PAGE if columns > 2 else PAGE / 2, 0.6 + 1.7 * lines), sharex=True, sharey=True,
+            lines, columns, figsize=(PAGE if columns > 1 else COLUMN, 0.3 + 1.7 * lines), sharex=True, sharey=True,
             squeeze=False, layout="constrained",
         )  # fmt: skip
         for axis, name in zip(axes.flat, shown, strict=False):
@@ -185,7 +164,7 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
                 axis.plot(rows["trained"], 100 * rows["mean"], color=shades[layer], marker="o", markersize=2)
                 low, high = (rows["mean"] + sign * rows["std"].fillna(0.0) for sign in (-1, 1))
                 axis.fill_between(rows["trained"], 100 * low, 100 * high, color=shades[layer], alpha=0.2, linewidth=0)
-            axis.set(yscale="log", title=name)
+            axis.set(yscale="log", title=textwrap.fill(name, 36 if columns < 4 else 26))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             number_log_axis(axis.yaxis)
         for axis in axes.flat[len(shown) :]:
@@ -197,7 +176,8 @@ def density_by_layer(layers: pd.DataFrame) -> Figure:
             axis.set(ylabel="density of the layer (%)")
         ends = names if len(names) <= 6 else [names[0], names[-1]]
         handles = [Line2D([], [], color=shades[name], label=name.removesuffix(".weight")) for name in ends]
-        figure.legend(handles=handles, loc="outside lower center", ncols=6, title="layer", title_fontsize=7)
+        count = (change > VARIED).sum()
+        legend_below(figure, handles, "layer" if count <= PANELS else f"layer; {PANELS} of {count} configurations")
         plt.close(figure)
     return figure
 
@@ -214,22 +194,30 @@ def reallocation(found: pd.DataFrame) -> Figure:
     found = found[found["method"] != "deepr"]
     if "threshold" not in found or found["threshold"].isna().all():
         raise UsageError("no event has a threshold: none of these runs is DSR's")
-    names = list(dict.fromkeys(found.loc[found["threshold"].notna(), "configuration"]))
-    shades = dict(zip(names, colours(len(names)), strict=True))
+    found = found.sort_values("step", kind="stable")
+    own = found[found["threshold"].notna()].drop_duplicates("configuration")
+    lines = tell_apart(dict(zip(own["configuration"], own["method"], strict=True)))
+    ends = ({}, {})
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained")
-        for (name, _), rows in found[found["configuration"].isin(names)].groupby(["configuration", "run"], sort=False):
-            rows = rows.sort_values("step")
-            axes[0].step(rows["step"], rows["threshold"], where="post", color=shades[name], linewidth=0.7, alpha=0.7)
-            axes[1].plot(rows["step"], rows["pruned"], color=shades[name], linewidth=0.7, alpha=0.7)
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.1), layout="constrained")
+        shown = found[found["configuration"].isin(lines.looks)]
+        for (name, _), rows in shown.groupby(["configuration", "run"], sort=False):
+            drawn = {"color": lines.looks[name].colour, "linewidth": 0.7, "alpha": 0.7}
+            drawn |= {"marker": "o"} if len(rows) == 1 else {}
+            axes[0].step(rows["step"], rows["threshold"], where="post", **drawn)
+            axes[1].plot(rows["step"], rows["pruned"], **drawn)
+            for end, quantity in zip(ends, ("threshold", "pruned"), strict=True):
+                end[name] = rows[["step", quantity]].iloc[-1]
         for k in sorted(set(found["k"].dropna())):
             axes[1].axhline(k, color="0.3", linestyle="--", linewidth=0.8)
         axes[0].set(yscale="log", xlabel="optimizer step", ylabel="threshold H of the event")
         axes[1].set(yscale="log", xlabel="optimizer step", ylabel="units killed and regrown")
         number_log_axis(axes[1].yaxis)
-        handles = [Line2D([], [], color=shades[name], label=name) for name in names]
-        handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=0.8, label="K"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        for axis, end in zip(axes, ends, strict=True):
+            number_ends(axis, end, lines)
+        asked = Line2D([], [], color="0.3", linestyle="--", linewidth=0.8, label="K, asked for")
+        legend_below(figure, [asked, *lines.groups], where="upper center")
+        legend_below(figure, lines.handles, "a line a run")
         plt.close(figure)
     return figure
 
@@ -251,24 +239,30 @@ def coverage_and_survival(history: pd.DataFrame) -> Figure:
         "survived": "left of the initial ones (%)",
     }
     means = history.groupby(["configuration", "method", "trained"], sort=False)[list(panels)].mean().reset_index()
-    dashes, seen = {}, {}
-    for name, method in means[["configuration", "method"]].drop_duplicates().itertuples(index=False):
-        dashes[name] = DASHES[seen.get(method, 0) % len(DASHES)]
-        seen[method] = seen.get(method, 0) + 1
+    methods = means.drop_duplicates("configuration").set_index("configuration")["method"]
+    place = methods.groupby(methods).cumcount()  # among those of its method
+    lines = tell_apart(dict(methods))
+    ends = {quantity: {} for quantity in panels}
+    dashes = {name: "-" if lines.crowded else DASHES[at % len(DASHES)] for name, at in place.items()}
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 3.1), layout="constrained")
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.1), layout="constrained")
         for axis, (quantity, label) in zip(axes, panels.items(), strict=True):
             for (name, method), rows in means.groupby(["configuration", "method"], sort=False):
+                drawn = lines.looks[name] if lines.crowded else look(method)
                 axis.plot(
-                    rows["trained"], 100 * rows[quantity], color=look(method).colour, marker=look(method).marker,
+                    rows["trained"], 100 * rows[quantity], color=drawn.colour, marker=drawn.marker,
                     linestyle=dashes[name], linewidth=0.9, label=name,
                 )  # fmt: skip
+                ends[quantity][name] = rows["trained"].iloc[-1], 100 * rows[quantity].iloc[-1]
             axis.set(xlabel="epochs trained", ylabel=label)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes[0].set_yscale("log")
         number_log_axis(axes[0].yaxis)
         for axis in axes[1:]:
             axis.set_ylim(-3, 103)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        for axis, end in zip(axes, ends.values(), strict=True):
+            number_ends(axis, end, lines)
+        legend_below(figure, lines.groups, where="upper center")
+        legend_below(figure, lines.handles if lines.crowded else axes[0].lines, "mean over seeds")
         plt.close(figure)
     return figure

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, colours, ramp, seeds, style
+from research.figures.legends import legend_above, legend_below, scale_beside
+from research.figures.style import FEW, PAGE, PALETTE, colours, ramp, seeds, style
 from research.frames.topology import over_seeds
 
 MARKERS = "osD^vP*Xhd<>"
@@ -44,7 +45,7 @@ def accuracy_against_mass(points: pd.DataFrame, correlated: pd.DataFrame | None 
     parts = [networks] if len(linked) in (0, len(networks)) else [networks, linked]
     looks = _looks(networks)
     with style():
-        size = (PAGE, 0.5 + 2.1 * len(parts))
+        size = (PAGE, 0.2 + 2.0 * len(parts))
         figure, axes = plt.subplots(len(parts), 2, figsize=size, sharey="row", squeeze=False, layout="constrained")
         for part, row in zip(parts, axes, strict=True):
             for axis, x in zip(row, ("nn_mass", "params"), strict=True):
@@ -56,7 +57,7 @@ def accuracy_against_mass(points: pd.DataFrame, correlated: pd.DataFrame | None 
             row[0].set_ylabel(LABELS["top1"])
             row[1].xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M" if value >= 1e6 else f"{value:,.0f}")
             row[1].xaxis.set_major_locator(MaxNLocator(5))
-        _legend(figure, looks)
+        _legend(figure, looks, bars=False)
         plt.close(figure)
     return figure
 
@@ -75,7 +76,7 @@ def ldi_against_mass(networks: pd.DataFrame, correlated: pd.DataFrame | None = N
     looks = _looks(networks)
     with style():
         figure, axes = plt.subplots(
-            1, len(panels), figsize=(PAGE, 2.7), squeeze=False, layout="constrained", width_ratios=(3, 2)[: len(panels)]
+            1, len(panels), figsize=(PAGE, 2.3), squeeze=False, layout="constrained", width_ratios=(3, 2)[: len(panels)]
         )
         for axis, y in zip(axes[0], panels, strict=True):
             _points(axis, networks, "nn_mass", y, looks)
@@ -99,7 +100,7 @@ def accuracy_against_ldi(networks: pd.DataFrame, correlated: pd.DataFrame | None
     parts = [networks] if len(linked) in (0, len(networks)) else [networks, linked]
     looks = _looks(networks)
     with style():
-        figure, axes = plt.subplots(1, len(parts), figsize=(PAGE, 2.7), squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(1, len(parts), figsize=(PAGE, 2.3), squeeze=False, layout="constrained")
         for axis, part in zip(axes[0], parts, strict=True):
             _points(axis, part, "ldi_exact", "top1", looks)
             _told(axis, correlated, "ldi_exact", "top1", part is linked)
@@ -113,8 +114,10 @@ def accuracy_against_ldi(networks: pd.DataFrame, correlated: pd.DataFrame | None
 def singular_values(values: Mapping[int, Mapping[float, np.ndarray]], bins: int = 40) -> Figure:
     """How the singular values of all layers' Jacobians are distributed before training, for each NN-Mass.
 
-    ``values``: depth -> NN-Mass -> singular values of any number. A panel a depth; dashes are means.
+    ``values``: depth -> NN-Mass -> singular values of any number. A panel a depth, of at most four depths; dashes are
+    means.
     """
+    values = dict([*values.items()][:4])
     widest = max(float(np.quantile(v, 0.999)) for of_mass in values.values() for v in of_mass.values())
     edges = np.linspace(0, widest, bins + 1)
     with style():
@@ -127,7 +130,10 @@ def singular_values(values: Mapping[int, Mapping[float, np.ndarray]], bins: int 
                 axis.hist(found, edges, density=True, histtype="step", color=colour, linewidth=1.1, label=label)
                 axis.axvline(found.mean(), color=colour, linestyle="--", linewidth=0.8)
             axis.set(xlabel=f"singular value, depth {depth}", xlim=(0, widest))
-            axis.legend(handlelength=1.2)
+            if len(of_mass) <= FEW:
+                legend_above(axis, title="mean ± s.d.")
+            else:
+                scale_beside(figure, [axis], list(of_mass), "NN-Mass")
         axes[0, 0].set_ylabel("density")
         plt.close(figure)
     return figure
@@ -141,13 +147,14 @@ def closed_forms(curves: pd.DataFrame, families: pd.DataFrame, mobile: pd.DataFr
     it in mass. All three are frames of :mod:`research.frames.topology`.
     """
     with style():
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE, 2.5), layout="constrained")
-        for (mass, rows), colour in zip(curves.groupby("mass"), colours(curves["mass"].nunique()), strict=True):
-            left.plot(rows["depth"], rows["tc"], color=colour, marker=".")
-            end = (rows["depth"].iloc[-1], rows["tc"].iloc[-1])
-            left.annotate(
-                f"mass {mass:g}", end, (0, 3), textcoords="offset points", ha="right", fontsize=7, color=colour
-            )
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE, 2.8), layout="constrained")
+        masses = sorted(curves["mass"].unique())
+        for (mass, rows), colour in zip(curves.groupby("mass"), colours(len(masses)), strict=True):
+            left.plot(rows["depth"], rows["tc"], color=colour, marker=".", label=f"mass {mass:g}")
+        if len(masses) <= FEW:
+            legend_above(left, columns=1 + (len(masses) > 3))
+        else:
+            scale_beside(figure, [left], masses, "NN-Mass")
         left.set(xlabel="depth of an MLP", ylabel="links of a layer, at most (tc)", ylim=(0, None))
         _families(middle, families)
         _mobilenets(right, mobile)
@@ -161,10 +168,8 @@ def _families(axis: Axes, families: pd.DataFrame) -> None:
             label = f"{name}, {mass:g}"
             axis.plot(rows["cell_depth"], rows["params"], dash, color=colour, marker=marker, label=label)
     axis.set(xlabel="layers of a cell (CIFAR)", ylabel="parameters", yscale="log")
-    low, high = families["params"].agg(["min", "max"])
-    axis.set_ylim(0.8 * low, 8 * high)  # room for the legend
     axis.yaxis.set_major_formatter(_millions)
-    axis.legend(loc="upper left", handlelength=1.8)
+    legend_above(axis)
 
 
 def _mobilenets(axis: Axes, mobile: pd.DataFrame) -> None:
@@ -172,16 +177,16 @@ def _mobilenets(axis: Axes, mobile: pd.DataFrame) -> None:
     twin = plain.loc[(plain["nn_mass"] - deep["nn_mass"]).abs().idxmin()]
     axis.plot(plain["params"], plain["nn_mass"], "-o", color=PALETTE[0], label="published, by width")
     for row in plain.itertuples():
-        axis.annotate(f"{row.width_mult:g}", (row.params, row.nn_mass), (3, -9), textcoords="offset points", fontsize=7)
-    axis.plot(deep["params"], deep["nn_mass"], "*", color=PALETTE[1], markersize=8, label="deeper, width 1.1")
+        at = (row.params, row.nn_mass)
+        axis.annotate(f"{row.width_mult:g}", at, (4, -4), textcoords="offset points", va="top", fontsize=7)
     arrow = {"arrowstyle": "->", "color": "0.4", "linewidth": 0.8}
     axis.annotate("", (deep["params"], deep["nn_mass"]), (twin["params"], twin["nn_mass"]), arrowprops=arrow)
     saved = [100 * (deep[cost] / twin[cost] - 1) for cost in ("params", "mult_adds")]
-    told = f"params {saved[0]:+.0f} %\nmult-adds {saved[1]:+.0f} %"
-    axis.text((deep["params"] + twin["params"]) / 2, deep["nn_mass"] * 1.06, told, ha="center", fontsize=7)
+    told = f"deeper, width 1.1: params {saved[0]:+.0f} %,\nmult-adds {saved[1]:+.0f} % of {twin['width_mult']:g}"
+    axis.plot(deep["params"], deep["nn_mass"], "*", color=PALETTE[1], markersize=8, label=told)
     axis.set(xlabel="parameters (MobileNetV2)", ylabel="NN-Mass", ylim=(0, 1.3 * mobile["nn_mass"].max()))
     axis.xaxis.set_major_formatter(_millions)
-    axis.legend(loc="lower right", handlelength=1.2)
+    legend_above(axis)
 
 
 @FuncFormatter
@@ -212,24 +217,30 @@ def _points(axis: Axes, networks: pd.DataFrame, x: str, y: str, looks: Looks) ->
         )  # fmt: skip
 
 
-def _legend(figure: Figure, looks: Looks) -> None:
-    several = len({width for width, _ in looks}) > 1
+def _legend(figure: Figure, looks: Looks, bars: bool = True) -> None:
+    """Shapes, and what bars or dots are; of more than eight depths a scale, with markers for the widths."""
+    widths, depths = (list(dict.fromkeys(sorted(shape[at] for shape in looks))) for at in (0, 1))
+    several = len(widths) > 1
+    if len(depths) > FEW:
+        scale_beside(figure, figure.axes, depths, "depth")
+        shown = {f"{width} wide": ("0.3", looks[width, depth][1]) for width, depth in looks} if several else {}
+    else:
+        shown = {(f"{w} wide, {d} deep" if several else f"depth {d}"): look for (w, d), look in looks.items()}
     handles = [
-        Line2D(
-            [], [], linewidth=0, color=colour, marker=marker, markersize=4,
-            label=f"{width} wide, {depth} deep" if several else f"depth {depth}",
-        )
-        for (width, depth), (colour, marker) in looks.items()
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4 if several else min(8, len(handles)))
+        Line2D([], [], linewidth=0, color=colour, marker=marker, markersize=4, label=label)
+        for label, (colour, marker) in shown.items()
+    ]
+    seed = Line2D([], [], linewidth=0, marker="o", markersize=2.5, color="0.3", alpha=0.6, label="dot: a seed")
+    handles.append(Line2D([], [], color="0.3", linewidth=0.8, label="bar: ± s.d. over seeds") if bars else seed)
+    legend_below(figure, handles)
 
 
 def _told(axis: Axes, correlated: pd.DataFrame | None, x: str, y: str, linked: bool = False) -> None:
-    """Write Spearman with its interval over networks where rising points leave room."""
+    """Write Spearman with its interval over networks above the panel."""
     if correlated is None:
         return
     which = {"x": x, "y": y, "statistic": "Spearman", "among": "with links" if linked else "all"}
     found = correlated[np.logical_and.reduce([correlated[key] == value for key, value in which.items()])]
     for row in found.dropna(subset="value").itertuples():
         text = f"Spearman {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        axis.text(0.97, 0.05, text, transform=axis.transAxes, ha="right", fontsize=7)
+        axis.text(1, 1.01, text, transform=axis.transAxes, ha="right", va="bottom", fontsize=7)

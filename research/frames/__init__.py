@@ -78,7 +78,8 @@ class Runs(pd.DataFrame):
         labels = {}  # of each configuration
         for changes, dataset, model, hooks in zip(told, self["dataset"], self["model"], self["hooks"], strict=True):
             known = {name: changes.get(name, plain.get(name)) for name in names if name in changes or name in plain}
-            words = [word(name, value) for name, value in known.items()]
+            given = {name: value for name, value in known.items() if value != "" or name not in plain}  # "" is no word
+            words = [word(name, value) for name, value in given.items()]
             labels[key(changes)] = changes, " ".join(words or (["plain"] if names else [dataset, model, hooks])).strip()
         apart = told_apart([label for _, label in labels.values()], [changes for changes, _ in labels.values()])
         labels = dict(zip(labels, apart, strict=True))

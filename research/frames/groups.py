@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 
 from research.config import Config
 from research.frames import Runs
-from research.frames.comparison import compare
+from research.frames.comparison import compare, mean_interval
 from research.frames.configurations import configuration, differing, key, owner, told_apart, word
 from research.runs.run import Run
 
@@ -126,3 +127,23 @@ def compare_groups(
     results = {name: group.by_seed(result) for group, name in names.items()}
     table = compare(results, [(names[group], names[other]) for group, other in others.items()], margin=margin)
     return table.assign(arm=[group.label for group in others], against=[other.label for other in others.values()])
+
+
+def underfits(group: Group) -> bool:
+    """Whether the error while training ended above that in validation by more than noise.
+
+    Each run tells by how much its training error exceeds the highest validation error of its last three epochs, and by
+    how much more than these differ among themselves: weights improve during an epoch, so that shorter runs tell
+    nothing. Of several runs the 95 % interval of that excess has to lie above 0.
+    """
+    rows = group.runs.metrics
+    rows = rows[(rows["metric"] == "top1") & rows["kind"].isin(["train_epoch", "val"])].sort_values("epoch")
+    rows = rows.drop_duplicates(["run", "kind", "epoch"], keep="last")
+    excess = []
+    for _, part in rows.groupby("run"):
+        train, val = (100 - part.loc[part["kind"] == kind, "value"] for kind in ("train_epoch", "val"))
+        if len(train) and len(val) >= 3:
+            low, high = val.tail(3).agg(["min", "max"])
+            excess.append(train.iloc[-1] - high - (high - low))
+    _, low, _ = mean_interval(pd.Series(excess, dtype=float))
+    return bool(excess) and (min(excess) if math.isnan(low) else low) > 0

@@ -26,7 +26,7 @@ from research.config.identity import NOT_IDENTITY
 from research.errors import UsageError
 from research.files import read_json
 from research.frames import Runs, load_runs
-from research.frames.groups import Group, group_runs
+from research.frames.groups import Group, group_runs, underfits
 from research.frames.plans import confirming, planned_text
 from research.layers.spec import parse_spec
 from research.log.provenance import (
@@ -171,7 +171,7 @@ def _checks(groups: Sequence[Group], uncounted: Mapping[Group, str]) -> str:
                 f"{group.label} overfits: training error {last['train_top1_err']:.2f} %, validation loss "
                 f"{last['val_loss']:.3f} after {last['least_val_loss']:.3f}"
             )
-        elif last["train_top1_err"] > last["top1_err"]:
+        elif underfits(group):
             underfit.append(f"{group.label} ({last['train_top1_err']:.2f} above {last['top1_err']:.2f} %)")
         found += [f"{group.label} is not counted: {uncounted[group]}"] if group in uncounted else []
     if underfit:

@@ -239,7 +239,11 @@ def _link(image: Path, name: str, log: Path) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "figure"
+    """``name`` as part of a file's name; a long one loses words of its middle, since ends tell figures apart."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "figure"
+    if len(slug) <= 100:
+        return slug
+    return f"{slug[:50].rpartition('-')[0] or slug[:50]}-{slug[-50:].partition('-')[2] or slug[-50:]}"
 
 
 def _table(runs: Runs | Sequence[str]) -> str:

@@ -1,8 +1,10 @@
-"""Outputs of a finished run on its validation set, for analyses that need more than its metrics. Writes nothing."""
+"""Outputs of a finished run on its validation set, and the images themselves, for analyses that need more than its
+metrics. Writes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from research.checkpoints import weights
 from research.config import Config
+from research.data.choice import make_loader
+from research.data.datasets import describe
 from research.errors import UsageError
 from research.hooks.base import Hook
 from research.runs.paths import RunPaths
@@ -47,3 +51,28 @@ def validation_logits(directory: Path | str, given: Mapping[str, Any] | None = N
     keep = Keep()
     watch_validation(path, config, weights.read(path).tensors, keep)
     return torch.cat(keep.logits).numpy(), torch.cat(keep.targets).numpy()
+
+
+def validation_pictures(
+    directory: Path | str, places: Sequence[int], given: Mapping[str, Any] | None = None
+) -> np.ndarray:
+    """The images at ``places`` (M,) in the order of :func:`validation_logits`: (M, H, W) or (M, H, W, 3), in 0..1.
+
+    They are as the network sees them, cropped and resized, but not normalised.
+
+    Raises:
+        UsageError: its samples are no images, or its data are not here.
+    """
+    config = Config.load(Run.open(directory).config.to_dict(), given or {})
+    if describe(config.dataset).kind == "vectors":
+        raise UsageError(f"{config.dataset} has no pictures to show: its samples are vectors")
+    plain = {"data_args": {**config.data_args, "normalize": False}, "device": "cpu"}
+    loader, found, start = make_loader(Config.load(config.to_dict(), plain), "val"), {}, 0
+    try:
+        for inputs, _ in loader:
+            found |= {place: inputs[place - start] for place in places if start <= place < start + len(inputs)}
+            start += len(inputs)
+    finally:
+        loader.close()
+    pictures = torch.stack([found[place] for place in places]).permute(0, 2, 3, 1).float().cpu().numpy()
+    return pictures[..., 0] if pictures.shape[-1] == 1 else pictures

@@ -7,7 +7,7 @@ from synthetic_runs import LAYERS, write_run
 
 from research import figures
 from research.errors import UsageError
-from research.figures.channels import independent_floor
+from research.figures.taps import independent_floor
 from research.frames import load_runs
 from research.frames.gram import at_k, gram_epochs, gram_taps, load_gram, results_against_k
 
@@ -22,7 +22,7 @@ def runs(tmp_path):
 
 
 def texts(figure):
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return [text.get_text() for legend in figure.legends for text in (legend.get_title(), *legend.get_texts())]
 
 
 def test_seeds_are_one_line_with_mean_spread_and_count(runs):
@@ -33,7 +33,7 @@ def test_seeds_are_one_line_with_mean_spread_and_count(runs):
     np.testing.assert_allclose(validation.get_ydata(), expected)
     np.testing.assert_array_equal(validation.get_xdata(), [1, 2, 3])  # epochs trained
     assert len(loss.lines) == len(top1.lines) == 2 and len(loss.collections) == 2  # a band each
-    assert any("n = 3" in text for text in texts(figure))
+    assert [text for text in texts(figure) if "n = 3" in text] == ["mean ± s.d., n = 3"]  # said once
 
 
 def test_every_configuration_has_its_colour(runs):
@@ -120,7 +120,7 @@ def test_results_stand_beside_the_band_of_plain_training(tmp_path):
     bars = [each.get_segments()[0] for each in right.collections]
     np.testing.assert_allclose(bars[0], [[1, 0.6 - reach], [1, 0.6 + reach]], rtol=1e-5)
     assert {line.get_markerfacecolor() for line in right.lines if line.get_marker() == "o"} == {"white"}  # p > 0.05
-    assert texts(figure) == ["GraM (n = 2; plain 2)"]
+    assert texts(figure)[-1] == "GraM (n = 2; plain 2)" and right.get_ylabel() == "difference to plain (points)"
     with pytest.raises(UsageError, match="no run with GraM"):
         figures.against_k(results[results["k"].isna()])
 

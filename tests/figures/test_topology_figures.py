@@ -258,7 +258,8 @@ def test_figures_show_every_network(points):
     shown = [sum(len(bars[0].get_xdata()) for bars in axis.containers) for axis in mass.axes]
     assert shown == [16, 16, 12, 12]
     assert [axis.texts[0].get_text()[:13] for axis in mass.axes[::2]] == ["Spearman 0.89", "Spearman 0.75"]
-    assert [text.get_text() for text in mass.legends[0].get_texts()] == [f"depth {d}" for d in (8, 12, 16, 24)]
+    told = [text.get_text() for text in mass.legends[0].get_texts()]
+    assert told == [*(f"depth {d}" for d in (8, 12, 16, 24)), "dot: a seed"]
     assert len(ldi_against_mass(networks, found).axes) == 2 and len(accuracy_against_ldi(networks).axes) == 2
     only = ldi_against_mass(networks.assign(ldi_reference=np.nan))
     assert len(only.axes) == 1 and len(accuracy_against_mass(points[points["nn_mass"] > 0]).axes) == 2
@@ -267,7 +268,7 @@ def test_figures_show_every_network(points):
 def test_widths_have_a_marker_each(points):
     wide = accuracy_against_mass(pd.concat([points, points.assign(width=16, network="w" + points["network"])]))
     labels = [text.get_text() for text in wide.legends[0].get_texts()]
-    assert labels[:2] == ["8 wide, 8 deep", "16 wide, 8 deep"] and len(labels) == 8
+    assert labels[:2] == ["8 wide, 8 deep", "16 wide, 8 deep"] and len(labels) == 8 + 1
 
 
 def test_figures_without_anything_to_draw_say_what_is_missing(points):
@@ -283,7 +284,8 @@ def test_figures_without_anything_to_draw_say_what_is_missing(points):
 
 def test_figures_of_what_needs_no_training():
     figure = closed_forms(iso_mass_curves([15], 8, range(3, 9)), cifar_families(), mobilenets([1.0, 1.4]))
-    assert "params -30 %\nmult-adds -28 %" in [text.get_text() for text in figure.axes[2].texts]
+    told = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
+    assert told[1] == "deeper, width 1.1: params -30 %,\nmult-adds -28 % of 1.4"
     draw = np.random.default_rng(0)
     values = {depth: {mass: draw.random(100) for mass in (0.0, 20.4)} for depth in (8, 24)}
     assert [len(axis.get_legend().get_texts()) for axis in singular_values(values).axes] == [2, 2]

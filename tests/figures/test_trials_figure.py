@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from research.errors import UsageError
-from research.figures.trials import accuracy_against_value
+from research.figures.study import accuracy_against_value
 from research.frames.plans import TRIALS
 
 ROWS = [

@@ -227,11 +227,13 @@ def test_lone_configuration_is_compared_with_the_newest_one_before_it(write, her
 
 def test_what_calls_for_a_second_look_is_told(write):
     write("over", errors=(20, 30), train=0.0)
-    write("under", errors=(20, 30), train=40.0, lr=0.05)
+    write("under", errors=(30, 28, 30), train=40.0, lr=0.05)
+    write("noise", errors=(30, 28, 30), train=31.5, lr=0.01)  # above, by less than its own epochs differ
+    write("short", errors=(20, 30), train=40.0, lr=0.02)  # weights improve during an epoch
     write("nan", errors=(20,), lr=9.0, status={"status": "failed", "message": "loss is nan at step 7"})
     text = entries.append(load_runs("runs")).read_text()
     assert "overfits: training error 0.00 %, validation loss 3.000 after 2.000" in text
-    assert re.search(r"- underfit, the error .* in validation: .*lr=0.05 \(40.00 above 30.00 %\)\n", text)
+    assert re.search(r"- underfit, the error .* in validation: [^,]*lr=0.05[^,]* \(40.00 above 30.00 %\)\n", text)
     assert "`nan` failed after 1 epochs: loss is nan at step 7" in text
 
 
