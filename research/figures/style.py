@@ -62,7 +62,7 @@ class Look(NamedTuple):
 
 SPARSE = {  # methods of sparse training
     "dense": Look(BLACK, "*", "dense"),
-    "small": Look(SLATE, "h", "small dense"),
+    "small": Look(SLATE, "8", "small dense"),
     "static_sparse": Look(BLUE, "o", "static sparse"),
     "deepr": Look(PINK, "v", "DeepR"),
     "set": Look(ORANGE, "s", "SET"),
@@ -81,7 +81,7 @@ FAMILIES = {  # what stands in for a convolution
     "shuffle": Look(PINK, "^", "shuffle"),
     "sephashed": Look(SKY, "v", "separable hashed"),
     "acdc": Look(ORANGE, "P", "ACDC"),
-    "sep": Look(SLATE, "p", "separable"),
+    "sep": Look(SLATE, "h", "separable"),
     "hashed": Look(BROWN, "d", "hashed"),
     "cp": Look(LIME, "X", "CP"),
     "lr": Look(INDIGO, ">", "tied low rank"),

@@ -182,7 +182,7 @@ def _mobilenets(axis: Axes, mobile: pd.DataFrame) -> None:
     arrow = {"arrowstyle": "->", "color": "0.4", "linewidth": 0.8}
     axis.annotate("", (deep["params"], deep["nn_mass"]), (twin["params"], twin["nn_mass"]), arrowprops=arrow)
     saved = [100 * (deep[cost] / twin[cost] - 1) for cost in ("params", "mult_adds")]
-    told = f"deeper, width 1.1: params {saved[0]:+.0f} %,\nmult-adds {saved[1]:+.0f} % of {twin['width_mult']:g}"
+    told = f"deeper, against {twin['width_mult']:g}:\nparams {saved[0]:+.0f} %\nmult-adds {saved[1]:+.0f} %"
     axis.plot(deep["params"], deep["nn_mass"], "*", color=PALETTE[1], markersize=8, label=told)
     axis.set(xlabel="parameters (MobileNetV2)", ylabel="NN-Mass", ylim=(0, 1.3 * mobile["nn_mass"].max()))
     axis.xaxis.set_major_formatter(_millions)

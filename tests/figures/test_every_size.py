@@ -283,7 +283,7 @@ def test_all_that_is_drawn_lies_inside_the_picture_and_nothing_on_the_data(name,
     module, function = name.split(".")
     figure = CASES[name](getattr(import_module(f"research.figures.{module}"), function), n, tmp_path)
     figure.savefig(io.BytesIO(), dpi=figure.dpi)  # lays it out as a saved one
-    assert figure.get_figwidth() <= PAGE
+    assert figure.get_figwidth() <= PAGE + 1e-6
     assert figure.get_figheight() <= TALLEST + 0.5
     around = figure.get_tightbbox()
     assert min(around.x0, around.y0) >= -0.03 and around.x1 <= figure.get_figwidth() + 0.03

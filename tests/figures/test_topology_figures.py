@@ -285,7 +285,7 @@ def test_figures_without_anything_to_draw_say_what_is_missing(points):
 def test_figures_of_what_needs_no_training():
     figure = closed_forms(iso_mass_curves([15], 8, range(3, 9)), cifar_families(), mobilenets([1.0, 1.4]))
     told = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
-    assert told[1] == "deeper, width 1.1: params -30 %,\nmult-adds -28 % of 1.4"
+    assert told[1] == "deeper, against 1.4:\nparams -30 %\nmult-adds -28 %"
     draw = np.random.default_rng(0)
     values = {depth: {mass: draw.random(100) for mass in (0.0, 20.4)} for depth in (8, 24)}
     assert [len(axis.get_legend().get_texts()) for axis in singular_values(values).axes] == [2, 2]
