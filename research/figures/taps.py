@@ -90,7 +90,7 @@ def nmi_histogram(record: GramRecord) -> Figure:
     bins = np.linspace(0, 1.02 * most, 51)
     rows, blocks = arranged(len(record.layers))
     with style():
-        size = (COLUMN if blocks == 1 else PAGE, min(max(1.8, 0.45 * rows + 0.6), TALLEST - 0.2))
+        size = (COLUMN if blocks == 1 else PAGE, min(max(2.1, 0.45 * rows + 0.6), TALLEST - 0.2))
         figure, axes = plt.subplots(rows, blocks, figsize=size, sharex=True, layout="constrained", squeeze=False)
         for axis in axes.flat:
             axis.set(yticks=[], xlim=(0, bins[-1]))

@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,6 +21,7 @@ from research.data.seen import Seen
 from research.figures.layer import LayerView
 from research.figures.style import PAGE, TALLEST
 from research.frames import load_runs
+from research.frames.candidates import MEASURES
 from research.frames.gram import GramLayer, GramRecord, gram_taps
 from research.frames.iso_mass import cifar_families, iso_mass_curves, mobilenets
 from research.frames.masks import PREDICTORS
@@ -124,6 +125,14 @@ def logits(n=400):
     return rng.normal(size=(n, 3)) + 2 * np.eye(3)[targets], targets
 
 
+def interval_table(names, column):
+    """What tables of comparisons have of each of ``names``."""
+    table = pd.DataFrame({column: names, "n": 20, "p_holm": 0.04})
+    low, middle, high = ([value + 0.1 * wave(i) for i in range(len(names))] for value in (0.1, 0.3, 0.5))
+    table = table.assign(difference=middle, mean=middle, mean_against=low, alone=middle, given_size=middle)
+    return table.assign(low=low, high=high, given_low=low, given_high=high)
+
+
 def alphas(n):
     return [round(1 / (1 + place), 4) for place in range(n)]
 
@@ -151,6 +160,15 @@ def seen(images):
 
 
 CASES = {
+    "arms.candidates.scores_against_accuracy": lambda draw, n, _: draw(
+        frame(n, epochs=1, top1=wave, **dict.fromkeys(MEASURES, wave)).rename(columns={"configuration": "arm"})
+    ),
+    "arms.candidates.trust_intervals": lambda draw, n, _: draw(
+        {f"study {place}": interval_table(list(MEASURES)[:6], "measure") for place in range(min(n, 4))}
+    ),  # of a few studies
+    "arms.interactions.effects_together": lambda draw, n, _: draw(
+        interval_table(named(n), "arm"), interval_table(named(n), "arm")
+    ),
     "layer.layer_views": lambda draw, n, _: draw(
         [LayerView(f"run {name}", no_state="no weights were kept", no_gram="no GraM") for name in range(min(n, 2))]
     ),
@@ -238,7 +256,7 @@ CASES = {
         {depth: {float(m): np.random.default_rng(m).random(50) for m in range(n)} for depth in (8, 24)}
     ),
     "topology.closed_forms": lambda draw, n, _: draw(
-        iso_mass_curves(np.linspace(15, 50, n), 8, range(3, 12)), cifar_families(), mobilenets([1.0, 1.4])
+        iso_mass_curves(np.linspace(15, 50, n), 8, range(4, 9)), cifar_families(), mobilenets([1.0, 1.4])
     ),
     "correlation.nmi_matrices": lambda draw, n, _: draw(record(n)),
     "correlation.wide_kernels": lambda draw, n, _: draw(record(min(n, 2), side=7)),  # stems: a network has one or two
@@ -259,14 +277,15 @@ CASES = {
 def drawing_functions():
     """``module.function`` of every public function that makes a Figure."""
     found = set()
-    for module in iter_modules(figures.__path__):
-        inside = import_module(f"research.figures.{module.name}")
+    for module in walk_packages(figures.__path__, "research.figures."):
+        inside = import_module(module.name)
         found |= {
-            f"{module.name}.{name}"
+            f"{module.name.removeprefix('research.figures.')}.{name}"
             for name, function in inspect.getmembers(inside, inspect.isfunction)
-            if function.__module__ == inside.__name__ and not name.startswith("_")
+            if function.__module__ == inside.__name__
+            and not name.startswith("_")
             and str(inspect.signature(function).return_annotation) == "Figure"
-        }  # fmt: skip
+        }
     return found
 
 
@@ -280,7 +299,7 @@ SIZES = [pytest.param(n, marks=[pytest.mark.slow] * (n > 10)) for n in (1, 10, 3
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", CASES)
 def test_all_that_is_drawn_lies_inside_the_picture_and_nothing_on_the_data(name, n, tmp_path):
-    module, function = name.split(".")
+    module, _, function = name.rpartition(".")
     figure = CASES[name](getattr(import_module(f"research.figures.{module}"), function), n, tmp_path)
     figure.savefig(io.BytesIO(), dpi=figure.dpi)  # lays it out as a saved one
     assert figure.get_figwidth() <= PAGE + 1e-6

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from research.figures.style import PAGE, colours, number_log_axis, style
+from research.figures.legends import legend_below
+from research.figures.style import PAGE, TALLEST, colours, number_log_axis, style
 from research.frames.candidates import MEASURES
 
 LOG = ("params", "mult_adds", "nonzeros", "density", "gradient_norm")  # axes of ratios
@@ -55,7 +56,7 @@ def trust_intervals(found: Mapping[str, pd.DataFrame]) -> Figure:
     places = {name: place for place, name in enumerate(reversed(names))}
     panels = {"alone": ("alone", "low", "high"), "given size": ("given_size", "given_low", "given_high")}
     with style():
-        size = (PAGE, 0.9 + 0.15 * len(names) * (1 + 0.5 * len(found)))
+        size = (PAGE, min(TALLEST - 1, 0.6 + 0.15 * len(names) * (1 + 0.5 * len(found))))
         figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
         for axis, (title, (value, low, high)) in zip(axes, panels.items(), strict=True):
             axis.axvline(0, color="0.5", linewidth=0.8)
@@ -74,7 +75,7 @@ def trust_intervals(found: Mapping[str, pd.DataFrame]) -> Figure:
                 )
             axis.set(xlim=(-1.05, 1.05), xlabel=f"Spearman's correlation with top-1, {title}")
         axes[0].set_yticks([*places.values()], [MEASURES[name] for name in places])
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        legend_below(figure, axes[0].get_legend_handles_labels()[0], "95 % intervals")
         plt.close(figure)
     return figure
 

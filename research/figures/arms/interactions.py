@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from research.errors import UsageError
-from research.figures.style import PAGE, PALETTE, style
+from research.figures.legends import legend_below, shortened
+from research.figures.style import BLUE, ORANGE, PAGE, TALLEST, style
 
-BLUE, ORANGE, *_ = PALETTE
 APART = 0.18  # of the distance of two rows: what one row shows twice
 
 
@@ -34,7 +34,7 @@ def effects_together(
     places = {arm: place for place, arm in enumerate(together["arm"])}
     with style():
         figure, (left, right) = plt.subplots(
-            1, 2, sharey=True, figsize=(PAGE, 1.1 + 0.24 * len(places)), layout="constrained"
+            1, 2, sharey=True, figsize=(PAGE, min(TALLEST - 0.5, 0.7 + 0.24 * len(places))), layout="constrained"
         )
         y = list(places.values())
         left.hlines(y, together["mean"], together["mean_against"], color="0.6", linewidth=0.8)
@@ -45,7 +45,8 @@ def effects_together(
         _intervals(right, [place - APART for place in y], together, BLUE)
         pairs = averaged["arm"].str.replace(" with ", "+").map(places)
         _intervals(right, pairs + APART, averaged, ORANGE)
-        left.set_yticks(y, list(places))
+        small = min(7, 72 * (figure.get_figheight() - 0.7) / len(places))  # points of a row
+        left.set_yticks(y, [shortened(name, 40) for name in places], fontsize=small)
         left.invert_yaxis()
         for axis, label in ((left, f"effect on {quantity}"), (right, f"interaction, {quantity}")):
             axis.axvline(0, color="0.3", linestyle="--", linewidth=0.8)
@@ -56,8 +57,7 @@ def effects_together(
             Line2D([], [], marker=m, color=c, mfc=face, linewidth=0, markersize=4, label=label)
             for label, (m, c, face) in told.items()
         ]
-        left.legend(handles=handles[:2], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        right.legend(handles=handles[2:], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        legend_below(figure, handles, "left: the first two; right: the others, with 95 % intervals")
         plt.close(figure)
     return figure
 
