@@ -8,9 +8,21 @@ from difflib import get_close_matches
 class UsageError(ValueError):
     """A mistake in what the user gave. Each line of the message is complete; commands print it and exit with 2."""
 
+    def told(self) -> list[str]:
+        """The lines that a user sees; those that begin with a space belong to the one before."""
+        return [line if line.startswith(" ") else f"error: {line}" for line in str(self).splitlines()]
+
+    _render_traceback_ = told  # what IPython shows in the place of a traceback
+
 
 class Failure(RuntimeError):
     """Work that began correctly and then failed. The message says all; commands print it and exit with 1."""
+
+    def told(self) -> list[str]:
+        """The lines that a user sees."""
+        return f"error: {self}".splitlines()
+
+    _render_traceback_ = told
 
 
 class Note(UserWarning):

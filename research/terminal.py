@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from tqdm import tqdm
+
 
 def output_kind() -> str:
     """Where output goes: ``"notebook"`` (JupyterLab and the like), ``"terminal"``, or ``"text"`` (papermill, files)."""
@@ -17,3 +19,12 @@ def output_kind() -> str:
 def bar_interval() -> float:
     """Seconds between redraws of a bar; long where a redraw prints a new line."""
     return 20.0 if output_kind() == "text" else 0.2
+
+
+def bar_class() -> type[tqdm]:
+    """The bar that suits where output goes: a widget in a notebook that somebody watches, else text."""
+    if output_kind() == "notebook":
+        from tqdm.notebook import tqdm as widget  # imports IPython
+
+        return widget
+    return tqdm

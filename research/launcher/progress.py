@@ -6,7 +6,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from research.terminal import output_kind
+from research.runs.pulse import read_pulses
+from research.terminal import bar_class, output_kind
 
 if TYPE_CHECKING:
     from research.runs.run import Run
@@ -25,7 +26,11 @@ def result(row: dict) -> str:
 
 
 class Progress:
-    """Shows the rows of ``run`` as they come; use as a context manager around the following of a run."""
+    """Shows how far ``run`` is and its rows as they come; use as a context manager around the following of a run.
+
+    Rates and the time left are reckoned from the first step that was made since, so that what a start takes (imports,
+    data, compilation) is in neither.
+    """
 
     def __init__(self, run: Run, images: int):
         self.run = run
@@ -33,17 +38,14 @@ class Progress:
         self.steps_per_epoch = images // run.config.batch_size
         self.steps = self.epochs * self.steps_per_epoch
         self.output = output_kind()
-        self.before = run.status.get("step", 0)  # done in earlier sessions
-        self.started = self.spoke = time.monotonic()
+        self.spoke = time.monotonic()
+        self.begun: tuple[int, float] | None = None  # a step, and when it was first seen done
         self.train: dict = {}
 
     def __enter__(self) -> Progress:
-        if self.output == "notebook":
-            from tqdm.notebook import tqdm
-        else:
-            from tqdm import tqdm
         silent = self.output == "text"
-        self.bar = tqdm(total=self.steps, initial=self.before, unit="step", desc=self.run.name, disable=silent)
+        before = self.run.status.get("step", 0)  # of earlier sessions
+        self.bar = bar_class()(total=self.steps, initial=before, unit="step", desc=self.run.name, disable=silent)
         if silent:
             epochs = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
             print(f"{self.run.name}: {epochs} of {self.steps_per_epoch} steps", flush=True)
@@ -53,31 +55,50 @@ class Progress:
         self.bar.close()
 
     def show(self, row: dict) -> None:
-        """Take one row of ``metrics.jsonl``; ``{}`` only keeps the clock moving."""
+        """Take one row of ``metrics.jsonl``; ``{}`` looks how far the processes are."""
         kind = row.get("kind")
         if kind is None:
-            self.bar.refresh()
+            self.look()
         elif kind == "note":
             self.say(str(row.get("text", "")))
         elif kind == "train":
             self.train = row
-            self.bar.n = row["step"]
+            self.reach(row["step"])
             self.bar.set_postfix(loss=number(row, "loss", ".3f"), top1=f"{number(row, 'top1', '.1f')}%")
-            if self.output == "text" and time.monotonic() - self.spoke > QUIET_SECONDS:
-                self.say(f"step {row['step']}/{self.steps}  {self.rates(row)}")
         elif kind == "train_epoch":
             self.train = row
         elif kind == "val":
             trained = f"train {result(self.train)}" if self.train else ""
-            self.say(f"epoch {row['epoch'] + 1}/{self.epochs}  {trained}  val {result(row)}  {self.rates(row)}")
+            epoch = f"epoch {row['epoch'] + 1}/{self.epochs}"
+            self.say("  ".join(filter(None, [epoch, trained, f"val {result(row)}", self.rates(row["step"])])))
             if self.output == "notebook":
                 self.draw()
 
-    def rates(self, row: dict) -> str:
-        done = max(1, row["step"] - self.before)
-        left = (self.steps - row["step"]) * (time.monotonic() - self.started) / done
-        speed = f"{number(self.train, 'images_per_second', ',.0f')} images/s  " if self.train else ""
-        return f"{speed}left {timedelta(seconds=round(left))}"
+    def look(self) -> None:
+        """Move to where the process is that is behind; rows come only every ``log_interval`` steps."""
+        place = min(read_pulses(self.run.paths.session).values(), default=None)
+        if place is not None and place.session:
+            self.reach(place.step)
+        self.bar.refresh()
+
+    def reach(self, step: int) -> None:
+        """Move the bar to ``step``; in text, say so when nothing was said for long."""
+        if self.begun is None:
+            self.begun = step, time.monotonic()
+            self.bar.reset()
+            self.bar.initial = step
+        self.bar.n = step
+        if self.output == "text" and time.monotonic() - self.spoke > QUIET_SECONDS:
+            self.say(f"step {step}/{self.steps}  {self.rates(step)}")
+
+    def rates(self, step: int) -> str:
+        """Images a second, and the time left from ``step`` on, as far as they are known."""
+        told = [f"{number(self.train, 'images_per_second', ',.0f')} images/s"] if self.train else []
+        first, since = self.begun or (step, 0.0)
+        if step > first:
+            left = (self.steps - step) * (time.monotonic() - since) / (step - first)
+            told.append(f"left {timedelta(seconds=round(left))}")
+        return "  ".join(told)
 
     def say(self, text: str) -> None:
         self.spoke = time.monotonic()

@@ -5,8 +5,6 @@ Papermill only warns of unknown parameters, turns tuples into text and cannot be
 
 from __future__ import annotations
 
-import ast
-import importlib
 import logging
 import os
 import re
@@ -14,7 +12,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from research.config import Config
@@ -22,14 +19,12 @@ from research.config.config import restated
 from research.errors import Failure, UsageError, nearest
 from research.files import write_new
 from research.notebooks.page import page_of
+from research.notebooks.parameters import SETTINGS, checked, declared, read_parameters, refuse_undeclared
 from research.notebooks.workbench import SHIPPED
-from research.parameters import yaml_1_2
-from research.parameters.signatures import convert
 from research.runs.paths import RunPaths, home_of
 
 __all__ = ["NotebookError", "enter_project", "execute", "find", "read_parameters", "trained_by", "trains"]
 
-SETTINGS = "settings"  # a notebook with this parameter trains: what its other parameters do not name goes in here
 TRACEBACK_LINES = 20
 
 
@@ -52,14 +47,15 @@ def execute(
     with ``html`` there is a page of the same name beside the finished copy.
 
     Raises:
-        UsageError: no such notebook, no parameters cell, a parameter that is unknown, of the wrong type or impossible
-            to pass: before anything starts. Or a cell raised one: then no copy is kept.
+        UsageError: before anything starts: no such notebook, one of another language than Python, a parameter that is
+            unknown, of the wrong type or impossible to pass, or no parameters cell for it. Or a cell raised one: then
+            no copy is kept.
         NotebookError: a cell failed otherwise.
         KeyboardInterrupt: this process got SIGINT or SIGTERM; the kernel and everything below it has ended.
     """
     source = find(notebook)
     name = source.stem
-    given, config = _check(name, read_parameters(source), parameters or {})
+    given, config = checked(source, parameters or {})
     if output is None:
         output = _default_output(name, given, config)
     elif Path(output).exists():
@@ -99,38 +95,13 @@ def find(notebook: str | Path) -> Path:
     raise UsageError(f"no notebook {str(notebook)!r}{nearest(str(notebook), known)}")
 
 
-def read_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and default values in the notebook's cell tagged ``parameters``.
-
-    Raises:
-        UsageError: no such cell (papermill would put values on top, where later cells overwrite them).
-    """
-    nbformat = _nbformat()
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except Exception as error:  # nbformat's own errors share no base class
-        raise UsageError(f"{notebook} is not a notebook: {error}") from None
-    tagged = [c.source for c in cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", ())]
-    if not tagged:
-        raise UsageError(f"{notebook} has no cell tagged 'parameters'; tag the cell that assigns them")
-    found = {}
-    try:
-        for statement in ast.parse(tagged[0]).body:
-            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-            names = [target.id for target in targets if isinstance(target, ast.Name)]
-            found |= dict.fromkeys(names, ast.literal_eval(statement.value) if names else None)
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"{notebook}: the parameters cell may hold only name = literal value ({error})") from None
-    return found
-
-
 def trains(notebook: str | Path) -> bool:
     """Whether ``notebook`` trains a run.
 
     Raises:
-        UsageError: as :func:`read_parameters`, or there is no such notebook.
+        UsageError: there is no such notebook, or it cannot be read.
     """
-    return SETTINGS in read_parameters(find(notebook))
+    return SETTINGS in (declared(find(notebook)) or ())
 
 
 def trained_by(notebook: str | Path, parameters: Mapping[str, Any]) -> Config | None:
@@ -139,102 +110,28 @@ def trained_by(notebook: str | Path, parameters: Mapping[str, Any]) -> Config | 
     Raises:
         UsageError: as :func:`execute` does before anything starts.
     """
-    source = find(notebook)
-    return _check(source.stem, read_parameters(source), parameters)[1]
+    return checked(find(notebook), parameters)[1]
 
 
 def enter_project() -> None:
-    """Change to the project's folder, because JupyterLab starts a kernel in the notebook's folder."""
+    """Begin a notebook: in the project's folder, and with the parameters that it declares.
+
+    JupyterLab starts a kernel in the notebook's folder, and papermill only warns of parameters that it does not know.
+
+    Raises:
+        UsageError: papermill put parameters into the notebook that its parameters cell does not assign.
+    """
+    refuse_undeclared()
     here = Path.cwd()
     project = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
     if "RESEARCH_HEADLESS" not in os.environ:
         os.chdir(project)
 
 
-def _nbformat() -> ModuleType:
-    """nbformat, without the grammar of web addresses that jsonschema would make for a second: no notebook has any."""
-    grammar = "rfc3987_syntax"
-    if grammar in sys.modules:
-        return importlib.import_module("nbformat")
-    sys.modules[grammar] = None  # as if that optional package were not installed
-    try:
-        return importlib.import_module("nbformat")
-    finally:
-        del sys.modules[grammar]
-
-
-def _check(name: str, declared: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[dict[str, Any], Config | None]:
-    """The parameters to inject, and the Config of a training notebook."""
-    problems, given, rest = [], {}, {}
-    for key, value in asked.items():
-        try:
-            value = _plain(key, value)
-        except UsageError as error:
-            problems.append(str(error))
-            continue
-        if key not in declared and SETTINGS not in declared:
-            problems.append(f"notebook {name} has no parameter {key!r}{nearest(key, declared)}")
-        elif key not in declared:
-            rest[key] = value
-        elif declared[key] is None or value is None:
-            given[key] = value
-        else:
-            given[key], problem = convert(value, type(declared[key]))
-            problems += [f"{key}={value!r}: {problem}"] if problem else []
-    if problems:
-        raise UsageError("\n".join(problems))
-    if SETTINGS not in declared:
-        return {key: _passed(key, value, None) for key, value in given.items()}, None
-    fields = Config.parameters()
-    settings = {**declared[SETTINGS], **given.pop(SETTINGS, {}), **rest}
-    chosen = {k: v for k, v in {**declared, **given}.items() if k in fields and v is not None}
-    if doubled := given.keys() & settings.keys():
-        raise UsageError("\n".join(f"{key}: is given twice, once in {SETTINGS}" for key in sorted(doubled)))
-    config = Config.load({**chosen, **settings})
-    given = {key: _passed(key, value, config) for key, value in given.items()}
-    return given | {SETTINGS: {key: _passed(key, value, config) for key, value in settings.items()}}, config
-
-
-def _plain(name: str, value: Any) -> Any:
-    """``value`` in the types that papermill can pass: none, bool, number, text, and lists and mappings of them."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value.item() if hasattr(value, "item") else value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, list):
-        return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return {key: _plain(f"{name}.{key}", item) for key, item in value.items()}
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # NumPy scalars
-        return value.item()
-    remedy = "give a list" if isinstance(value, (tuple, set)) else "give none, bool, number, text, list or mapping"
-    kind = type(value).__name__
-    article = "an" if kind[0] in "aeiouAEIOU" else "a"
-    raise UsageError(f"{name}={value!r}: {article} {kind} cannot be passed to a notebook; {remedy}")
-
-
-def _passed(name: str, value: Any, config: Config | None) -> Any:
-    """``value`` as papermill writes it into a notebook, which knows no text of numbers and takes every key for text.
-
-    Raises:
-        UsageError: a mapping has keys that are no text.
-    """
-    if config is not None:
-        head, _, rest = name.partition(".")
-        used = config.hooks.get(head, {}).get(rest) if rest else vars(config).get(name)
-        if isinstance(used, str):
-            return str(used)
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise UsageError(f"{name}={dict(value)!r}: a notebook takes text before the values, not {key!r}")
-    return yaml_1_2.plain(value)
-
-
 def _default_output(name: str, given: Mapping[str, Any], config: Config | None) -> Path:
     if config is not None:
         return RunPaths(home_of(config)).notebook
-    runs = Path(given.get("runs", "runs"))
+    runs = Path(given.get("runs") or "runs")
     one_or_some = RunPaths(runs).config.exists() or set("*?[") & set(runs.name)  # a run, or a pattern of runs
     folder = runs.parent if one_or_some else runs
     return folder / "analysis" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.ipynb"

@@ -31,7 +31,7 @@ from research.plugins.scope import plugged
 from research.runs.network import build_network, pick_device
 from research.runs.paths import home_of
 from research.runs.run import Run
-from research.terminal import bar_interval, output_kind
+from research.terminal import bar_class, bar_interval, output_kind
 from research.training.checkpointing import report, resume
 from research.training.preflight import preflight
 from research.training.prepare import prepare
@@ -104,8 +104,8 @@ def fit_stack(runs: Sequence[Run], ldi_modes: Sequence[Mode], bar: tqdm) -> list
         for run in left:
             meters[run] = resume(run)
             report(run, meters[run])
-            bar.update(run.step)
         measure_ldi(left, ldi_modes)
+        bar.unpause()  # what came before the first step is no part of its time
         for _, level in groupby(sorted(left, key=position), key=position):
             stack = StackedTraining(runs, {run: meters[run] for run in level})
             stack.train(bar)
@@ -127,8 +127,8 @@ def measure_ldi(runs: Sequence[Run], modes: Sequence[Mode]) -> None:
     """
     inputs: dict[str, Tensor] = {}
     missing = [(run, mode) for run in runs for mode in modes if not measured(run, mode)]
-    for trained, mode in tqdm(
-        missing, unit="network", desc="LDI", leave=False, mininterval=bar_interval(), disable=not missing
+    for trained, mode in bar_class()(
+        missing, unit="network", desc="LDI", leave=False, mininterval=bar_interval(), delay=bar_interval()
     ):
         config = trained.config
         run = Run(trained.dir, config)  # at step 0
@@ -205,9 +205,8 @@ def threads(count: int) -> Iterator[None]:
 
 
 def progress(runs: Sequence[Run]) -> tqdm:
-    """A bar over the optimizer steps of all networks, with rate and time left."""
-    bar = tqdm
-    if output_kind() == "notebook":
-        from tqdm.notebook import tqdm as bar
+    """A bar over the optimizer steps of all networks, with rate and time left; in text none, lines tell."""
     steps = sum(run.config.total_epochs * (preflight(run.config).train // run.config.batch_size) for run in runs)
-    return bar(total=steps, unit="step", unit_scale=True, desc="population", mininterval=bar_interval())
+    before = sum(run.status.get("step", 0) for run in runs)
+    style = {"mininterval": bar_interval(), "disable": output_kind() == "text"}
+    return bar_class()(total=steps, initial=before, unit="step", unit_scale=True, desc="population", **style)

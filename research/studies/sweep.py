@@ -12,8 +12,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from research.config.config import restated
 from research.errors import Failure, UsageError
 from research.launcher.warm import Server
@@ -25,6 +23,7 @@ from research.studies.shares import Machine
 from research.studies.show import outcome
 from research.studies.stages import Stage, stages
 from research.studies.study import Point, Study, table
+from research.terminal import bar_class, output_kind
 
 
 def sweep(
@@ -154,7 +153,7 @@ def fit_each(points: list[Point]) -> list[str]:
     from research.training.loop import fit
 
     failures = []
-    with tqdm(points, unit="run", desc="sweep", disable=not points) as bar:
+    with bar_class()(points, unit="run", desc="sweep", disable=not points or output_kind() == "text") as bar:
         for point in bar:
             try:
                 with threads(point.config.threads):

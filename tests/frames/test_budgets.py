@@ -296,7 +296,7 @@ def test_bars_are_shares_of_every_network_s_cost(runs):
 
 
 def test_notebook_without_runs_shows_what_was_published(here, monkeypatch, capsys):
-    names = cells("analysis/budgets", monkeypatch)
+    names = cells("analysis/budgets", monkeypatch, runs="runs")
     text = capsys.readouterr().out
     assert names["drawn"] == [] and "What needs runs is left out below." in text
     gains = names["change"].droplevel(["setting", "params"])

@@ -22,14 +22,14 @@ def trained(here):
 
 @pytest.mark.parametrize(("name", "figures"), [("nn_mass", []), ("ldi", ["singular values"])])
 def test_without_runs_they_draw_what_needs_none_and_say_what_is_missing(name, figures, here, monkeypatch, capsys):
-    left = cells(f"analysis/{name}", monkeypatch)
+    left = cells(f"analysis/{name}", monkeypatch, runs="runs")
     assert "no folder of runs at runs" in capsys.readouterr().out
     assert [name for name, _ in left["drawn"]] == figures and left["said"] == []
     assert list(here.iterdir()) == []
 
 
 def test_new_networks_see_points_in_the_plane_too(here, monkeypatch):
-    left = cells("analysis/ldi", monkeypatch, dataset="circle", inits=1, images=20)
+    left = cells("analysis/ldi", monkeypatch, runs="runs", dataset="circle", inits=1, images=20)
     assert left["x"].shape == (20, 2) and [name for name, _ in left["drawn"]] == ["singular values"]
 
 

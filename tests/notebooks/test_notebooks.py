@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import papermill
 import psutil
 import pytest
 from conftest import REPOSITORY
@@ -70,14 +72,17 @@ def test_what_cannot_run_is_refused_before_a_kernel_starts(here, monkeypatch):
             notebooks.execute(notebook, parameters, output)
 
     refused("did you mean 'analysis/curves'", "analysis/curve")
-    refused("no cell tagged 'parameters'", plain)
+    refused("no cell tagged 'parameters'", plain, {"number": 1})
     refused("no parameter 'nummber'; did you mean 'number'", source, {"nummber": 1})
     refused("number='many': expected int", "analysis/curves", {"number": "many"})
     refused(r"number=\(1, 2\): a tuple .* give a list", source, {"number": (1, 2)})
     refused("text.when=.*: an object cannot be passed", source, {"text": {"when": object()}})
     refused("exists and is not overwritten", source, output=here / "taken.ipynb")
-    write(here / "magic.ipynb", parameters="%matplotlib inline\na = 1")
-    refused("parameters cell may hold only", "magic.ipynb")
+    write(here / "odd.ipynb", parameters="a = = 1")
+    refused("the parameters cell cannot be read as Python", "odd.ipynb")
+    foreign = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}})
+    nbformat.write(foreign, here / "r.ipynb")
+    refused("is written in R; notebooks run with the Python", "r.ipynb")
     (here / "torn.ipynb").write_text("{")
     refused("is not a notebook", "torn.ipynb")
 
@@ -87,6 +92,62 @@ def test_every_problem_is_reported_at_once(here):
     with pytest.raises(UsageError) as error:
         notebooks.execute(source, {"number": (1,), "txt": 1})
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_types_are_those_of_the_annotations_or_of_the_defaults(here, monkeypatch):
+    passed = {}
+    monkeypatch.setattr(notebooks, "_execute", lambda source, output, given, _: passed.update(given) or output.touch())
+    declared = """
+from typing import Optional, Union
+%matplotlib inline
+steps: Union[int, list[int], None] = None
+rate: Optional[float] = None
+pairs: list[list[str]] = []
+computed = 2 * 3
+odd: what.only.the.notebook.knows = None
+"""
+    source = write(here / "a.ipynb", parameters=declared)
+    given = {"steps": [1, 2], "rate": 1, "pairs": [["a", "b"]], "computed": "any", "odd": 1}
+    notebooks.execute(source, given, here / "done.ipynb")
+    assert passed == given and isinstance(passed["rate"], float)
+    with pytest.raises(UsageError) as refused:
+        notebooks.execute(source, {"steps": "many", "rate": [1], "pairs": ["ab"]})
+    told = ["steps='many': expected int | a list of int | none", "rate=[1]: expected float | none"]
+    assert str(refused.value).splitlines() == [*told, "pairs=['ab']: expected a list of a list of str"]
+
+
+SAMPLE = ["%time 1 + 1", "print(6 * 7)", "raise SystemExit", "print('never')"]
+
+
+def test_a_notebook_of_elsewhere_does_what_it_does_under_papermill(here):
+    """No parameters cell, the format of 2014, a kernel that is not here, a magic, and an exit in the middle."""
+    cells = [
+        {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": line} for line in SAMPLE
+    ]
+    kernel = {"name": "conda-env-theirs-py", "display_name": "theirs", "language": "python"}
+    sample = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 0}
+    (here / "a.ipynb").write_text(json.dumps(sample))
+    papermill.execute_notebook("a.ipynb", "theirs.ipynb", kernel_name="python3", progress_bar=False)
+    ours = nbformat.read(notebooks.execute("a.ipynb", progress=False), 4)
+    theirs = nbformat.read("theirs.ipynb", 4)
+    for one, other in zip(ours.cells[1:], theirs.cells[1:], strict=True):  # the first tells its time
+        assert one.outputs == other.outputs and one.execution_count == other.execution_count
+    assert ours.cells[0].outputs and ours.cells[1].outputs[0].text == "42\n" and not ours.cells[3].outputs
+
+
+def test_plain_papermill_is_refused_what_the_notebook_does_not_declare(here):
+    """And a UsageError shows as its lines, without a traceback."""
+    write(here / "a.ipynb", "from research.notebooks.execute import enter_project\nenter_project()\nprint(number)")
+
+    def execute(**given):
+        named = {"kernel_name": "python3", "language": "python"}
+        return papermill.execute_notebook("a.ipynb", "b.ipynb", given, **named, progress_bar=False)
+
+    with pytest.raises(papermill.PapermillExecutionError) as refused:
+        execute(nmber=2, text="t")
+    assert refused.value.ename == "UsageError"
+    assert refused.value.traceback == ["error: this notebook has no parameter 'nmber'; did you mean 'number'?"]
+    assert execute(number=2).cells[-1].outputs[0].text == "2\n"
 
 
 TRAINING = "dataset = 'digits'\nepochs = None\nlog = ''\nsettings = {}"

@@ -18,7 +18,7 @@ def said(path):
 
 
 def test_without_runs_it_shows_what_needs_none_and_says_what_is_missing(here, monkeypatch, capsys):
-    names = cells("analysis/power_grad", monkeypatch)
+    names = cells("analysis/power_grad", monkeypatch, runs="runs")
     text = capsys.readouterr().out
     assert [name for name, _ in names["drawn"]] == ["gradient profile", "published gains"]
     assert names["worst"] < 1e-12

@@ -3,6 +3,7 @@
 import re
 
 import nbformat
+import papermill
 import pytest
 from conftest import REPOSITORY
 from synthetic_runs import write_run
@@ -30,6 +31,30 @@ def test_committed_notebook_is_clean_and_takes_parameters(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert notebook.metadata.kernelspec.name == "python3"
     assert read_parameters(path)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_and_editors_see_the_type_of_every_parameter(path):
+    seen = papermill.inspect_notebook(path)
+    assert list(seen) == list(read_parameters(path))
+    assert "None" not in {parameter["inferred_type_name"] for parameter in seen.values()}
+
+
+CHEAP = ("topology",)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem in CHEAP else pytest.mark.slow, id=path.stem) for path in NOTEBOOKS],
+)
+def test_notebook_runs_as_shipped_where_there_is_nothing(path, here, monkeypatch):
+    """From top to bottom, with the data that comes with the package; nothing is said in the words of an error."""
+    monkeypatch.delenv("RESEARCH_DATA", raising=False)
+    done = execute(path, progress=False)
+    assert outputs(done, "image/png") or outputs(done, "text/html")
+    cells = [cell for cell in nbformat.read(done, 4).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert not [o for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
 
 
 def test_training_notebook_trains_and_is_kept_with_its_run(here):
@@ -69,7 +94,7 @@ def test_analyses_of_one_day_make_one_entry(here):
 def test_analysis_without_anything_to_analyse_says_so(here):
     write_run(here / "runs", "plain")
     with pytest.raises(UsageError, match="no run in runs has GraM measurements"):
-        execute(find("analysis/correlation"), progress=False)
+        execute(find("analysis/correlation"), {"runs": "runs"}, progress=False)
     assert not (here / "runs" / "analysis").exists()
 
 

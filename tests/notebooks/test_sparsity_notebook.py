@@ -20,7 +20,7 @@ METHODS = {
 
 
 def test_without_runs_it_shows_what_was_published(here, monkeypatch, capsys):
-    names = cells("analysis/sparsity", monkeypatch)
+    names = cells("analysis/sparsity", monkeypatch, runs="runs")
     text = capsys.readouterr().out
     assert "no folder of runs at runs. What needs runs is left out below." in text
     assert re.findall("^(?:mnist_mlp|wrn-28-2|resnet50)$", text, re.M) == ["mnist_mlp", "wrn-28-2", "resnet50"]

@@ -9,7 +9,7 @@ from research.frames import load_runs
 from research.measures.ldi import ldi
 from research.measures.nn_mass import mlp_topology
 from research.models import create_model
-from research.notebooks.execute import execute, find, read_parameters
+from research.notebooks.execute import find, read_parameters
 from research.runs.run import Run
 from research.studies.mlp_grid import append_lines, mlp_configs, networks, result_lines, sigma_lines, train_lines
 from research.studies.population import fit_population, measure_ldi
@@ -60,12 +60,6 @@ def test_ldi_alone_trains_nothing(here, monkeypatch):
     (row,) = left["table"].to_dict("records")
     assert row["ldi_mean"] > 0 and row["top1"] != row["top1"] and row["epoch"] == 0
     assert Run.open(here / "runs" / row["run"]).status == {"status": "created"}
-
-
-def test_the_notebook_runs_in_a_kernel(here):
-    given = {"dataset": "linear", "width": 4, "tc": [0, 2], "iter_times": 2, "batch_size": 2000}
-    done = execute("topology", given, progress=False)
-    assert len(load_runs("runs")) == 4 and done.parent == here / "runs" / "analysis"
 
 
 def test_log_lines_are_those_of_the_published_programs(small):
