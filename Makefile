@@ -4,7 +4,7 @@
 # make lowest   the tests with the oldest versions that pyproject.toml admits, in an environment of their own
 # make bench  every speed against its rival and its aim: a table, JSON and figures (under 15 minutes on two quiet cores)
 # make gpu    what has to work on a GPU, and how fast it is, in under 8 minutes; needs a GPU and no more than torch and timm
-# make lab    JupyterLab on this machine only, with its token
+# make lab    JupyterLab on this machine only, with its token, at notebooks/train.ipynb
 # Each sets up what it needs first; the second call starts at once. In the conda environment "research" that is used.
 
 ifeq ($(CONDA_DEFAULT_ENV),research)
@@ -74,9 +74,11 @@ docs: $(INSTALLED)
 	python -W error::UserWarning -W "ignore:Error parsing type annotation:UserWarning" \
 	-m pdoc --docformat google --output-directory build/docs research
 
+# .ci/jupyter has settings of JupyterLab that stand below a user's own: it does not ask whether it may fetch news
 lab: $(INSTALLED)
+	env JUPYTER_CONFIG_PATH="$(CURDIR)/.ci/jupyter:$$JUPYTER_CONFIG_PATH" \
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR) \
-	--ServerApp.default_url=/lab/tree/notebooks/train.ipynb
+	--LabApp.default_url=/lab/tree/notebooks/train.ipynb
 
 install: $(INSTALLED)
 
