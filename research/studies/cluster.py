@@ -16,8 +16,8 @@ from research.launcher.slurm.options import Options, completed, gpus_of, read_op
 from research.launcher.slurm.queue import standings, submit
 from research.launcher.standing import follow, told
 from research.notebooks.execute import find, read_parameters
+from research.studies.forecast.power import in_sight
 from research.studies.plan import confirming
-from research.studies.power import in_sight
 from research.studies.selection import trials, untold
 from research.studies.stages import Stage, chosen, stages
 from research.studies.study import Point, Study, expand, read_study, table

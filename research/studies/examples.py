@@ -6,7 +6,7 @@ from collections.abc import Callable, Sized
 
 from research.errors import Failure, UsageError
 from research.frames import Runs, load_runs
-from research.studies.study import expand, read_study
+from research.studies.stages import stages
 from research.studies.sweep import fit_together
 
 FOLDER = "runs"  # of all runs, where none is named
@@ -26,14 +26,13 @@ def runs_or_example(runs: str | None, example: str, read: Callable[[Runs], Sized
         return runs
     if log or finds_any(read):
         return FOLDER
-    study = read_study(f"examples/{example}")
-    points = expand(study)
-    place = points[0].config.runs
+    stage = next(stages(f"examples/{example}"))
+    place = stage.points[0].config.runs
     print(
-        f"{FOLDER}/ has no runs for this notebook, so {len(points)} small ones are made in {place}/. They show how to "
-        "read what follows and tell nothing of methods: few seeds, few epochs, easy data."
+        f"{FOLDER}/ has no runs for this notebook, so {len(stage.points)} small ones are made in {place}/. They show how "
+        "to read what follows and tell nothing of methods: few seeds, few epochs, easy data."
     )
-    if fit_together(study, points, begin=lambda: None):
+    if fit_together(stage.study, stage.points, stage.begin):
         raise Failure(f"not all runs of {place} could be trained")
     return place
 

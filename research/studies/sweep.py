@@ -16,9 +16,9 @@ from research.config.config import restated
 from research.errors import Failure, UsageError
 from research.launcher.warm import Server
 from research.notebooks.execute import find, read_parameters
-from research.studies.estimate import costs_before, longest_first, refuse_full_disk, told
 from research.studies.execution import PRELOADED, Execution, reason
-from research.studies.power import in_sight
+from research.studies.forecast.estimate import costs_before, longest_first, refuse_full_disk, told
+from research.studies.forecast.power import in_sight
 from research.studies.shares import Machine
 from research.studies.show import outcome
 from research.studies.stages import Stage, stages
@@ -88,7 +88,7 @@ def run_stage(stage: Stage, jobs: int, dry_run: bool, per_gpu: int, retry: int, 
         refuse_full_disk(waiting, costs)
         if dry_run:
             if probe:
-                from research.studies.probe import probe_kinds  # torch takes seconds
+                from research.studies.forecast.probe import probe_kinds  # torch takes seconds
 
                 costs |= probe_kinds(waiting, costs, server)
             print(told(waiting, costs, machine))

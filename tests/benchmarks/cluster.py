@@ -12,7 +12,7 @@ from pathlib import Path
 from research.config import Config
 from research.data.datasets import describe
 from research.measures.cost import Cost
-from research.studies.estimate import CHECKPOINTS, WEIGHT_BYTES, span
+from research.studies.forecast.estimate import CHECKPOINTS, WEIGHT_BYTES, span
 from research.studies.shares import Machine
 from research.studies.study import Point, expand, read_study
 from research.trained.network_cost import network_cost

@@ -12,7 +12,7 @@ from research.config import Config
 from research.errors import UsageError
 from research.runs.run import Run
 from research.studies import sweep as sweeping
-from research.studies.estimate import (
+from research.studies.forecast.estimate import (
     Cost,
     bytes_in,
     costs_before,
@@ -24,7 +24,7 @@ from research.studies.estimate import (
     told,
     weights_on_disk,
 )
-from research.studies.probe import probe
+from research.studies.forecast.probe import probe
 from research.studies.shares import Machine
 from research.studies.study import Study, expand
 from research.studies.sweep import sweep

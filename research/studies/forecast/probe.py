@@ -1,4 +1,4 @@
-"""``python -m research.studies.probe FOLDER RESULT``: the first steps of a run, which tell what it will cost."""
+"""``python -m research.studies.forecast.probe FOLDER RESULT``: first steps, which tell what a run costs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from research.plugins.scope import with_its_plugins
 from research.plugins.source import keep
 from research.runs.paths import RunPaths
 from research.runs.run import Run
-from research.studies.estimate import CHECKPOINTS, Cost, bytes_in, kind_of
+from research.studies.forecast.estimate import CHECKPOINTS, Cost, bytes_in, kind_of
 from research.studies.study import Point
 from research.training.checkpointing import save
 from research.training.loop import closing, train_epoch
