@@ -29,8 +29,8 @@ def runs_or_example(runs: str | None, example: str, read: Callable[[Runs], Sized
     stage = next(stages(f"examples/{example}"))
     place = stage.points[0].config.runs
     print(
-        f"{FOLDER}/ has no runs for this notebook, so {len(stage.points)} small ones are made in {place}/. They show how "
-        "to read what follows and tell nothing of methods: few seeds, few epochs, easy data."
+        f"{FOLDER}/ has no runs for this notebook, so {len(stage.points)} small ones are made in {place}/. They show "
+        "how to read what follows and tell nothing of methods: few seeds, few epochs, easy data."
     )
     if fit_together(stage.study, stage.points, stage.begin):
         raise Failure(f"not all runs of {place} could be trained")
