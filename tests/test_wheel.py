@@ -56,6 +56,7 @@ def research(wheel, tmp_path_factory):
     site = next((home / "venv" / "lib").glob("python*/site-packages"))
     (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # which has what the wheel depends on
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")  # its files are not found by a path
 
     def run(*words: str) -> str:
         done = subprocess.run(

@@ -20,6 +20,7 @@ from research.cli.commands import Commands
 from research.resources import free_memory, usable_cores
 
 REINSTALL = "make install (or: pip install -c constraints.txt -e .)"
+FFCV_INSTALL = "make install (or: pip install ffcv, which is compiled with OpenCV and libturbojpeg)"
 FFCV_SECONDS = 180  # the first import compiles; a pipeline that hangs must not hang the doctor
 LEAST_DISK, LITTLE_DISK = 0.5, 5.0  # GB
 LITTLE_MEMORY = 4.0  # GB
@@ -71,16 +72,15 @@ def packages() -> Iterator[Finding]:
     for requirement in required:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        level = "warning" if requirement.name == "ffcv" else "broken"
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            yield Finding(level, f"{requirement.name} is not installed", REINSTALL)
+            yield Finding("broken", f"{requirement.name} is not installed", REINSTALL)
             continue
         if requirement.specifier.contains(version, prereleases=True):
             right.append(f"{requirement.name} {version}")
         else:
-            yield Finding(level, f"{requirement.name} {version} is not {requirement.specifier}", REINSTALL)
+            yield Finding("broken", f"{requirement.name} {version} is not {requirement.specifier}", REINSTALL)
     yield Finding("ok", ", ".join(right))
 
 
@@ -122,7 +122,7 @@ def machine() -> Iterator[Finding]:
 
 def ffcv_works() -> Iterator[Finding]:
     """Write a small FFCV file and read it again, in a process that is given up after ``FFCV_SECONDS``."""
-    remedy = f"{REINSTALL}; until then loader=memory works for data sets that fit into memory"
+    remedy = f"{FFCV_INSTALL}; until then loader=memory works for data sets that fit into memory"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "research.cli.doctor", folder]
         try:
