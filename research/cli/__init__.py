@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from research.cli import clean, count, data, doctor, init, lists, log, run, runs, studies, trained, translate
+from research.cli import clean, count, data, doctor, init, lists, log, plugins, run, runs, studies, trained, translate
 from research.cli.commands import Commands, Parser
 from research.errors import Failure, Note, UsageError
 
@@ -22,6 +22,7 @@ GROUPS = (
     log,
     data,
     init,
+    plugins,
     doctor,
     clean,
     lists,

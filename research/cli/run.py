@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from research.cli.cluster import add_cluster_options, typed_options
-from research.cli.commands import ASSIGNMENTS, Commands
+from research.cli.commands import ASSIGNMENTS, Commands, add_cluster_options, typed_options
 from research.errors import UsageError
 
 TRAINING = ("research.training.preflight", "research.training.worker")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from research.cli.cluster import add_cluster_options, typed_options
-from research.cli.commands import Commands
+from research.cli.commands import Commands, add_cluster_options, typed_options
 from research.cli.text import blank_if_nan, print_table
 from research.errors import UsageError
 

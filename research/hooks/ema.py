@@ -31,6 +31,8 @@ class Ema(Hook):
     nothing to the average.
     """
 
+    neutral = {}  # it only measures
+
     def __init__(self, decay: Annotated[float, Range(above=0, below=1), "weight of the past at each step"] = 0.9998):
         self.decay = decay
 

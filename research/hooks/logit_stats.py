@@ -41,6 +41,8 @@ class LogitStats(Hook):
     After every epoch a row ``train_logits``, of all its batches as they were trained on, and a row ``val_logits``.
     """
 
+    neutral = {}  # it only measures
+
     def setup(self, run: Run) -> None:
         # sums over samples, and their number: of the epoch and equal on all ranks; of this rank since the last row
         self.train, self.recent, self.val = (torch.zeros(5, dtype=torch.float64, device=run.device) for _ in range(3))

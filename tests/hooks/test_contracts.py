@@ -1,64 +1,44 @@
 """What every hook promises, checked over HOOKS: a new method is tested here without a line being added."""
 
-import inspect
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import TESTS, Killed, PowerCut, assert_same_run, companies, rows, weights
+from conftest import TESTS, PowerCut, assert_same_run, companies
 
 from research.config import Config
+from research.contracts import hooks
+from research.contracts.bench import SMALL, trained
 from research.errors import UsageError
 from research.hooks import HOOKS
-from research.parameters.signatures import parameters_of
 from research.runs.run import Run
 from research.trained.evaluate_weights import evaluate_weights
-from research.training.loop import fit
 
 every_hook = pytest.mark.parametrize("name", HOOKS)
-SMALL = {"model": "resnet8", "batch_size": 256, "checkpoint_minutes": 0, "log_interval": 2}
-
-
-def trained(config) -> Run:
-    return fit(Run.create(config))
 
 
 @every_hook
 def test_hook_documents_itself_and_annotates_every_parameter(name):
-    assert inspect.getdoc(HOOKS[name])
-    for parameter in parameters_of(HOOKS[name]).values():
-        assert not parameter.required, f"{name}=true must be enough"
-        assert parameter.help, f"{name}.{parameter.name} needs a meaning: Annotated[type, Range(...), 'meaning']"
+    hooks.documents_itself(name, Config)
 
 
 @every_hook
 def test_neutral_settings_leave_training_bit_identical(name, tiny):
-    plain = trained(tiny(**SMALL, name="plain"))
-    neutral = trained(tiny(**SMALL, name="neutral", hooks={name: dict(HOOKS[name].neutral)}))
-    assert weights(plain).keys() == weights(neutral).keys()
-    for key, weight in weights(plain).items():
-        assert torch.equal(weight, weights(neutral)[key]), key
-    assert rows(plain) == [row for row in rows(neutral) if row["kind"] in ("train", "train_epoch", "val")]
+    hooks.neutral_settings_change_nothing(name, tiny)
 
 
 @every_hook
-def test_hook_resumes_bit_exactly(name, tiny, power_cut):
-    hooks = {name: dict(HOOKS[name].exercise), "power_cut": {}}
-    whole = trained(tiny(**SMALL, name="whole", hooks=hooks))
-    power_cut.at = 7  # in the second epoch
-    config = tiny(**SMALL, name="cut", hooks=hooks)
-    with pytest.raises(Killed):
-        trained(config)
-    assert_same_run(whole, trained(config))
+def test_hook_resumes_bit_exactly(name, tiny):
+    hooks.resumes_bit_exactly(name, tiny)
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("names", companies(), ids="-".join)
 def test_hooks_compose(names, order, tiny):
-    hooks = {name: dict(HOOKS[name].exercise) for name in names[::order]}
-    assert trained(tiny(**SMALL, epochs=2, hooks=hooks)).status["status"] == "finished"
+    company = {name: dict(HOOKS[name].exercise) for name in names[::order]}
+    assert trained(tiny(**SMALL, epochs=2, hooks=company)).status["status"] == "finished"
 
 
 @pytest.mark.parametrize("kind", sorted({hook.exclusive for hook in HOOKS.values()} - {""}))
@@ -86,9 +66,9 @@ def on_two_ranks(tmp_path_factory) -> dict[str, Run]:
         patch.setitem(HOOKS, "power_cut", PowerCut)
         runs = {}
         for hook in [name for name in HOOKS if name != "power_cut"]:
-            hooks = {hook: dict(HOOKS[hook].exercise), "power_cut": {}}
+            exercised = {hook: dict(HOOKS[hook].exercise), "power_cut": {}}
             for name in (hook, f"{hook}-cut"):
-                runs[name] = Run.create(Config.load(common, {"name": name, "hooks": hooks}))
+                runs[name] = Run.create(Config.load(common, {"name": name, "hooks": exercised}))
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         directories = [run.dir for run in runs.values()]
         threads = os.environ | {"OMP_NUM_THREADS": "1"}
