@@ -87,11 +87,11 @@ def test_a_method_that_breaks_a_promise_is_found(defect, promise, words, tiny, m
         promise("defect", small(tiny))
 
 
-def small(tiny):
-    """``tiny`` on a network that is trained in a moment."""
+def small(make_any):
+    """``make_any`` on a network that is trained in a moment."""
 
     def make(**given):
-        return tiny(**{**given, "model": "mnist_mlp"})
+        return make_any(**{**given, "model": "mnist_mlp"})
 
     return make
 
@@ -203,7 +203,7 @@ def test_a_new_file_keeps_its_promises_and_passes_its_test(kind, here, monkeypat
     with plugged(words):
         for promise in KINDS[kind].PROMISES:
             if promise.__name__ not in DEAR:
-                promise("own_idea", maker(words, str(here)))
+                promise("own_idea", small(maker(words, str(here))))
     monkeypatch.syspath_prepend(str(here))
     names = {"__name__": "test", "__file__": str(here / "test_own_idea.py")}
     exec(Path("test_own_idea.py").read_text(), names)
@@ -225,7 +225,8 @@ def test_a_new_file_passes_the_whole_check(kind, here, capsys):
 
 
 def test_a_check_ends_with_1_and_names_what_is_broken(here, capsys, monkeypatch):
-    wrong = "class Net(nn.Flatten):\n    def __init__(self, n=10, s=(1, 8, 8), /):\n        super().__init__()\n"
+    wrong = "class Net(nn.Flatten):\n    'No logits.'\n\n    def __init__(self, n=10, s=(1, 8, 8), /):\n"
+    wrong += "        super().__init__()\n"
     Path("net.py").write_text(f"from torch import nn\n\n{wrong}\nMODELS = {{'net': Net}}\n")
     monkeypatch.setattr(networks, "PROMISES", networks.PROMISES[:2])
     assert cli.main(["check", "net.py"]) == 1
