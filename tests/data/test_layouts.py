@@ -145,6 +145,14 @@ def test_an_unpacked_split_goes_before_its_tar(tmp_path):
     assert_is_imagenet(tmp_path)
 
 
+def test_tars_of_classes_are_read_where_the_tar_of_tars_was_unpacked(tmp_path):
+    original_tars(tmp_path)
+    with tarfile.open(tmp_path / imagenet.TARS["train"]) as tar:
+        tar.extractall(tmp_path / "train", filter="data")
+    assert [file.suffix for file in (tmp_path / "train").iterdir()] == [".tar"] * 3
+    assert_is_imagenet(tmp_path)
+
+
 def without_truth(root):
     kaggle(root)
     (root / "LOC_val_solution.csv").unlink()

@@ -24,14 +24,18 @@ Place = tuple[list[str], str]  # the parts of a file's place below its split, an
 
 
 def with_tars(home: Path, tree: Tree) -> Tree:
-    """``tree`` of the folder ``home`` with what is in the original tars there; a split's folder goes before its tar."""
-    there = {split: home / tar for split, tar in TARS.items() if (home / tar).is_file() and not (home / split).exists()}
-    if not there:
-        return tree
+    """``tree`` of the folder ``home`` with what is in the original tars there; what is unpacked goes before its tar."""
     tars = InTars()
-    for split, path in there.items():
-        members = tar_members(path, "imagenet", nested=split == "train")
-        tars.add(path, ((f"{split}/{name.removeprefix('./')}", offset, size) for name, offset, size in members))
+    for split, path in ((split, home / tar) for split, tar in TARS.items()):
+        if path.is_file() and not (home / split).exists():
+            members = tar_members(path, "imagenet", nested=split == "train")
+            tars.add(path, ((f"{split}/{name.removeprefix('./')}", offset, size) for name, offset, size in members))
+    for path in sorted((home / "train").glob("n*.tar")):  # the tar of tars, unpacked once
+        if not path.with_suffix("").exists():
+            members = tar_members(path, "imagenet")
+            tars.add(path, ((f"train/{path.stem}/{name}", offset, size) for name, offset, size in members))
+    if not tars.places:
+        return tree
     return Tree(chain(tree.entries, tars.places), lambda file: (tars if file in tars.places else tree.read)(file))
 
 

@@ -86,19 +86,23 @@ class InTars:
     """Files that lie in tar files, read where they lie: no archive is unpacked."""
 
     def __init__(self):
-        self.files: list = []
-        self.places: dict[str, tuple[int, int, int]] = {}  # name -> number of the tar file, offset, bytes
+        self.archives: list[Path] = []
+        self.places: dict[str, tuple[int, int, int]] = {}  # name -> number of the archive, offset, bytes
 
     def add(self, path: Path, named: Iterable[tuple[str, int, int]]) -> None:
         """Files of the tar file ``path``: (name, offset, bytes)."""
-        number = len(self.files)
-        self.files.append(path.open("rb"))
+        number = len(self.archives)
+        self.archives.append(path)
         self.places |= {name: (number, offset, size) for name, offset, size in named}
 
     def __call__(self, name: str) -> bytes:
         number, offset, size = self.places[name]
         refuse_large(name, size)
-        return os.pread(self.files[number].fileno(), size, offset)  # moves no position: processes may share the handle
+        with self.archives[number].open(
+            "rb"
+        ) as file:  # opened each time: a data set may have more archives than a process may open
+            file.seek(offset)
+            return file.read(size)
 
 
 def tar_members(path: Path, name: str, nested: bool = False) -> Iterator[tuple[str, int, int]]:
