@@ -38,3 +38,5 @@ def test_a_study_of_two_methods_becomes_tables_figures_and_one_entry(here, monke
     assert len(rows) == 2 and all(abs(float(row) - 3) < 0.3 for row in rows)
     assert len(re.findall(r"^\| gram\+rigl \| gram and rigl \| \+[23]\.\d+ ", log, re.M)) == 2
     assert "| gram | plain | planned |" in log and log.count("![") == 2
+    alone = cells("analysis/interactions", monkeypatch, methods=["gram"])
+    assert alone["averaged"].empty and list(alone["together"]["arm"]) == ["gram+rigl"]

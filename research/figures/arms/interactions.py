@@ -43,7 +43,7 @@ def effects_together(
         if margin:
             right.axvspan(-margin, margin, color="0.92", linewidth=0)
         _intervals(right, [place - APART for place in y], together, BLUE)
-        pairs = averaged["arm"].str.replace(" with ", "+").map(places)
+        pairs = averaged["arm"].astype(str).str.replace(" with ", "+").map(places)
         _intervals(right, pairs + APART, averaged, ORANGE)
         small = min(7, 72 * (figure.get_figheight() - 0.7) / len(places))  # points of a row
         left.set_yticks(y, [shortened(name, 40) for name in places], fontsize=small)
