@@ -30,6 +30,7 @@ from research.measures.cost import count
 from research.measures.ldi import ldi, sequence_ldi
 from research.measures.nn_mass import nn_density, nn_mass
 from research.network_protocols import WithStates
+from research.plugins.scope import with_its_plugins
 from research.runs.network import network_of
 from research.terminal import bar_interval
 
@@ -162,6 +163,7 @@ def _if_defined(measure: Callable[..., float], *given: object) -> float:
         return float("nan")
 
 
+@with_its_plugins
 def _borrowed(config: Config) -> str:
     """What of the first network comes from another run; "" when nothing does."""
     if config.init or config.continue_from:
@@ -173,6 +175,7 @@ def _borrowed(config: Config) -> str:
     return ""
 
 
+@with_its_plugins
 def _first_images(config: Config) -> tuple[int, Tensor, Tensor]:
     loader = make_loader(replace(config, seed=0, order_seed=None), "train")
     loader.set_epoch(0)

@@ -19,6 +19,7 @@ from research.errors import UsageError, nearest
 from research.layers.masked import MASK
 from research.measures.cost import Cost, Row, count
 from research.measures.ldi import scaled_svdvals
+from research.plugins.scope import with_its_plugins
 from research.runs.metrics import read_rows
 from research.runs.network import network_of
 from research.runs.paths import RunPaths
@@ -106,6 +107,7 @@ class KeptNetwork:
     def _new(self) -> nn.Module:
         return network_of(self.config, *self._classes_and_shape(), torch.device("cpu"))
 
+    @with_its_plugins
     def _classes_and_shape(self) -> tuple[int, tuple[int, ...]]:
         try:
             return classes_and_shape(self.config.dataset, self.config.data_args)

@@ -18,6 +18,7 @@ from research.data.choice import make_loader
 from research.data.datasets import describe
 from research.errors import UsageError
 from research.hooks.base import Hook
+from research.plugins.scope import plugged
 from research.runs.paths import RunPaths
 from research.runs.run import Run
 from research.trained.evaluate_weights import watch_validation
@@ -64,10 +65,11 @@ def validation_pictures(
         UsageError: its samples are no images, or its data are not here.
     """
     config = Config.load(Run.open(directory).config.to_dict(), given or {})
-    if describe(config.dataset).kind == "vectors":
-        raise UsageError(f"{config.dataset} has no pictures to show: its samples are vectors")
     plain = {"data_args": {**config.data_args, "normalize": False}, "device": "cpu"}
-    loader, found, start = make_loader(Config.load(config.to_dict(), plain), "val"), {}, 0
+    with plugged(config.plugin):
+        if describe(config.dataset).kind == "vectors":
+            raise UsageError(f"{config.dataset} has no pictures to show: its samples are vectors")
+        loader, found, start = make_loader(Config.load(config.to_dict(), plain), "val"), {}, 0
     try:
         for inputs, _ in loader:
             found |= {place: inputs[place - start] for place in places if start <= place < start + len(inputs)}

@@ -17,6 +17,7 @@ from research.models import MODELS, create_model
 from research.plugins.scope import plugged
 from research.plugins.source import words_for
 from research.runs.run import Run
+from research.studies.population import fit_population
 from research.studies.study import Study, expand
 from research.trained.evaluate_weights import evaluate_weights
 from research.trained.export import export, load_export
@@ -251,6 +252,13 @@ def test_two_versions_of_a_data_set_are_two(write, tiny):
     small = tiny(plugin=write(DATA, "d.py"), dataset="halves", batch_size=16)
     large = tiny(plugin=write(DATA.replace("SIDE = 8", "SIDE = 12"), "d.py"), dataset="halves", batch_size=16)
     assert [shape(small), shape(large), shape(small)] == [(1, 8, 8), (1, 12, 12), (1, 8, 8)]
+
+
+def test_populations_take_data_of_plugins(write, tiny):
+    common = {"plugin": write(DATA), "dataset": "halves", "model": "dense_mlp", "batch_size": 16, "epochs": 1}
+    runs = fit_population([tiny(**common, name=f"n{seed}", seed=seed) for seed in (0, 1)])
+    assert [run.status["status"] for run in runs] == ["finished", "finished"]
+    assert [path.name for path in runs[1].paths.plugins.iterdir()] == ["my_method.py"]
 
 
 def test_an_exported_network_of_a_plugin_is_read_where_its_plugin_is_known(write, tiny):
