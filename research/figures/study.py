@@ -30,7 +30,7 @@ def against_k(results: pd.DataFrame, quantity: str = "top-1, last epoch (%)") ->
     ks = {k: place for place, k in enumerate(sorted(results["k"].dropna().unique()), start=1)}
     names = {each: " ".join(filter(None, each)) or "GraM" for each in lines}
     apart = tell_apart({name: "gram" for name in names.values()})
-    ends = ({}, {})
+    ends, counted = ({}, {}), {}
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.2), layout="constrained")
         for place, ((setup, method), line) in enumerate(lines.items()):
@@ -48,9 +48,7 @@ def against_k(results: pd.DataFrame, quantity: str = "top-1, last epoch (%)") ->
                 _interval(right, x, (row.difference, row.low, row.high), colour, filled=row.p_holm <= 0.05)
             for end, y in zip(ends, ("mean", "difference"), strict=True):
                 end[name] = at.iloc[-1], line[y].iloc[-1]
-            for handle in apart.handles:
-                if handle.get_label() == name:
-                    handle.set_label(name + _counted(line, plain))
+            counted[name] = _counted(line, plain)
         right.axhline(0, color="0.3", linestyle="--", linewidth=0.8)
         places = {"plain": 0} | {f"{k:g}": place for k, place in ks.items()}
         points = "points" if "(%)" in quantity else quantity.partition("(")[2].rstrip(")")
@@ -62,7 +60,11 @@ def against_k(results: pd.DataFrame, quantity: str = "top-1, last epoch (%)") ->
             number_ends(axis, end, apart)
         dots = {"adjusted p ≤ 0.05": "0.3", "difference with larger p": "white"}
         handles = [Line2D([], [], color="0.3", marker="o", mfc=f, markersize=4, label=n) for n, f in dots.items()]
-        legend_below(figure, [*handles, *apart.groups, *apart.handles], "bars: 95 % intervals; small dots: seeds")
+        same = next(iter(counted.values())) if len(set(counted.values())) == 1 else ""  # said once
+        for handle in apart.handles:
+            handle.set_label(handle.get_label() + counted.get(handle.get_label(), "") * (not same))
+        title = f"bars: 95 % intervals; small dots: seeds{same}"
+        legend_below(figure, [*handles, *apart.groups, *apart.handles], title)
         plt.close(figure)
     return figure
 

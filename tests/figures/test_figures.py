@@ -120,7 +120,8 @@ def test_results_stand_beside_the_band_of_plain_training(tmp_path):
     bars = [each.get_segments()[0] for each in right.collections]
     np.testing.assert_allclose(bars[0], [[1, 0.6 - reach], [1, 0.6 + reach]], rtol=1e-5)
     assert {line.get_markerfacecolor() for line in right.lines if line.get_marker() == "o"} == {"white"}  # p > 0.05
-    assert texts(figure)[-1] == "GraM (n = 2; plain 2)" and right.get_ylabel() == "difference to plain (points)"
+    assert texts(figure)[0].endswith("seeds (n = 2; plain 2)") and texts(figure)[-1] == "GraM"
+    assert right.get_ylabel() == "difference to plain (points)"
     with pytest.raises(UsageError, match="no run with GraM"):
         figures.against_k(results[results["k"].isna()])
 

@@ -103,7 +103,7 @@ def project(sound, here, kind):
 
 KINDS = {"budgets": "dsr", "correlation": "gram0", "curves": "gram0", "ldi": MASS, "nn_mass": MASS}
 KINDS |= {"power_grad": "power", "sparsity": "dsr", "masks_at_start": "static", "two_runs": "dsr"}
-KINDS |= {"interactions": "dsr"}  # what each is about
+KINDS |= {"interactions": "dsr", "errors": "dsr"}  # what each is about
 UNKNOWN = {"newer-method", "newer-parameter", "method-text", "newer-network", "newer-data", "newer-field"}
 TABLES = {  # what notebooks read of runs, and what no version has to understand
     "budgets": [budgets.budget_points, budgets.training_losses],
@@ -145,6 +145,7 @@ def test_odd_runs_end_no_notebook(notebook, sound, here):
     arms = {"dense": "plain", "dsr": "dsr", "static": "static"}  # of a study, which one notebook is about
     record(here / "runs", "s", {"contrasts": [], "margin": None, "arms": arms, "confirming": {}}, [])
     more = {"ldi": {"inits": 1, "images": 20}, "two_runs": {"ours": "dsr", "theirs": "dense"}}
+    more |= {"errors": {"run": "dsr", "other": "dense"}}
     given = {"runs": "runs", "log": "log.md"} | more.get(notebook, {})
     assert execute(f"analysis/{notebook}", given, progress=False).is_file()
     assert (here / "log.md").is_file()
