@@ -30,6 +30,7 @@ def in_training(config: Config, epoch: int) -> dict[int, tuple]:
     [
         {},
         {"crop": "pad", "padding": 1, "flip": True, "cutout": 3, "jitter": 0.3},
+        {"randaugment": 2, "erase": 0.5},
         {"crop": "pad", "padding": 1, "mixup": 0.5},
         {"mixup": 0.5, "cutmix": 1.0},
     ],
