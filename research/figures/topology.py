@@ -239,7 +239,7 @@ def _told(axis: Axes, correlated: pd.DataFrame | None, x: str, y: str, linked: b
     """Write Spearman with its interval over networks above the panel."""
     if correlated is None:
         return
-    which = {"x": x, "y": y, "statistic": "Spearman", "among": "with links" if linked else "all"}
+    which = {"x": x, "y": y, "given": "", "statistic": "Spearman", "among": "with links" if linked else "all"}
     found = correlated[np.logical_and.reduce([correlated[key] == value for key, value in which.items()])]
     for row in found.dropna(subset="value").itertuples():
         text = f"Spearman {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"

@@ -265,6 +265,12 @@ def test_figures_show_every_network(points):
     assert len(only.axes) == 1 and len(accuracy_against_mass(points[points["nn_mass"] > 0]).axes) == 2
 
 
+def test_a_panel_tells_one_correlation_beside_partial_ones(points):
+    found = correlations(points, [("nn_mass", "top1"), ("nn_mass", "top1", "params"), ("params", "top1")])
+    for axis in accuracy_against_mass(points, found).axes:
+        assert len([text for text in axis.texts if "Spearman" in text.get_text()]) == 1
+
+
 def test_widths_have_a_marker_each(points):
     wide = accuracy_against_mass(pd.concat([points, points.assign(width=16, network="w" + points["network"])]))
     labels = [text.get_text() for text in wide.legends[0].get_texts()]
