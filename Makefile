@@ -78,7 +78,8 @@ docs: $(INSTALLED)
 lab: $(INSTALLED)
 	env JUPYTER_CONFIG_PATH="$(CURDIR)/.ci/jupyter:$$JUPYTER_CONFIG_PATH" \
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR) \
-	--LabApp.default_url=/lab/tree/notebooks/train.ipynb
+	--LabApp.default_url=/lab/tree/notebooks/train.ipynb \
+	--ContentsManager.pre_save_hook=research.notebooks.saving.without_version
 
 install: $(INSTALLED)
 
