@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from research.layers.families.cached import cached_in_eval
+from research.layers.families.cached import KeepsKernel, cached_in_eval
 
 
-class Squared(nn.Module):
+class Squared(KeepsKernel):
     """Counts how often its product was made."""
 
     def __init__(self):
@@ -74,7 +74,7 @@ def test_made_anew_after_a_change(evaluated, change):
     assert evaluated().dtype == evaluated.weight.dtype
 
 
-class Product(nn.Module):
+class Product(KeepsKernel):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.eye(3))
@@ -99,6 +99,17 @@ def test_data_written_past_the_version_counter_is_seen_after_training(evaluated)
     evaluated.weight.data.fill_(7)
     evaluated.train()()
     assert evaluated.eval()().tolist() == [49, 49, 49]
+
+
+def test_what_a_fused_optimizer_steps_in_compiled_training_is_seen(evaluated):
+    """Neither leaves a trace: compiled training does not come by the method, and the step counts no version."""
+    optimizer = torch.optim.SGD(evaluated.parameters(), lr=1.0, fused=True)
+    evaluated.train()
+    torch.compile(evaluated, backend="eager")().sum().backward()
+    optimizer.step()
+    evaluated.eval()
+    with torch.no_grad():
+        assert torch.equal(evaluated(), evaluated.weight**2)
 
 
 @torch.no_grad()

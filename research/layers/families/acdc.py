@@ -22,7 +22,7 @@ from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
 from research.layers.base import Geometry, Init, Legacy, Pair, SeparableSubstitute, area
-from research.layers.families.cached import cached_in_eval
+from research.layers.families.cached import KeepsKernel, cached_in_eval
 from research.layers.families.cosine import Orthogonal, PermutedDCT, dct_matrix, riffle
 from research.parameters.signatures import Range
 
@@ -73,7 +73,7 @@ def stack_by_fft(A: Tensor, D: Tensor, within: Tensor | None, between: Tensor) -
     return K
 
 
-class ACDC(SeparableSubstitute):
+class ACDC(KeepsKernel, SeparableSubstitute):
     """A depthwise k x k convolution, then a 1x1 convolution whose square matrix K is a product of ACDC factors.
 
     Expanding, the input's channels are repeated until they fill n, a multiple of the output's channels; contracting,

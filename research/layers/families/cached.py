@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
+_kept: WeakKeyDictionary[nn.Module, tuple[list, Tensor]] = WeakKeyDictionary()
+"""Kept outside the modules: copies and checkpoints of them hold no kernels."""
 
-def cached_in_eval(make: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
+
+class KeepsKernel(nn.Module):
+    """A module with one method that is :func:`cached_in_eval`; whenever its mode is set, the result is dropped.
+
+    Fused optimizers leave no trace in a parameter, and compiled training never comes by the method itself.
+    """
+
+    def train(self, mode: bool = True) -> Self:
+        _kept.pop(self, None)
+        return super().train(mode)
+
+
+def cached_in_eval(make: Callable[[KeepsKernel], Tensor]) -> Callable[[KeepsKernel], Tensor]:
     """Decorate a method without arguments: in eval mode without gradients, its result is cached.
 
     It is made anew when a parameter or buffer was assigned to, moved, loaded or replaced (its version counter, its
-    address or its identity tells) or autocast has another type, and dropped at the first call in training mode. Kept
-    outside the module: copies and checkpoints of it hold no kernels.
+    address or its identity tells) or autocast has another type, and dropped at the first call in training mode.
     """
-    kept: WeakKeyDictionary[nn.Module, tuple[list, Tensor]] = WeakKeyDictionary()
 
     @functools.wraps(make)
-    def cached(module: nn.Module) -> Tensor:
+    def cached(module: KeepsKernel) -> Tensor:
         if torch.compiler.is_compiling():
             return make(module)
         if module.training or torch.is_grad_enabled():
-            kept.pop(module, None)
+            _kept.pop(module, None)
             return make(module)
         state = [(id(t), t.data_ptr(), t._version) for t in (*module.parameters(), *module.buffers())]
         state.append(autocast_type(next(module.parameters()).device.type))
-        if module not in kept or kept[module][0] != state:
-            kept[module] = state, make(module)
-        return kept[module][1]
+        if module not in _kept or _kept[module][0] != state:
+            _kept[module] = state, make(module)
+        return _kept[module][1]
 
     return cached
 

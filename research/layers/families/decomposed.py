@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from research.layers.base import Geometry, Init, SeparableSubstitute
 from research.layers.families import tensors
-from research.layers.families.cached import cached_in_eval
+from research.layers.families.cached import KeepsKernel, cached_in_eval
 from research.layers.families.tensors import Three
 from research.parameters.signatures import Range
 
@@ -22,7 +22,7 @@ Rank = Annotated[float, Range(above=0, most=1), "ranks of the decomposition, as 
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Decomposed(SeparableSubstitute):
+class Decomposed(KeepsKernel, SeparableSubstitute):
     """What the three share. A family says which tensors it keeps, and how they make and are made of the whole."""
 
     settings = (1e-6, 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from research.layers.base import Geometry, Init, Legacy, Pair, SeparableSubstitute, Substitute, area
-from research.layers.families.cached import cached_in_eval
+from research.layers.families.cached import KeepsKernel, cached_in_eval
 from research.parameters.signatures import Range
 
 Indices = Annotated[
@@ -24,7 +24,7 @@ Indices = Annotated[
 FRACTION = Range(above=0, most=1)
 
 
-class HashedTensor(nn.Module):
+class HashedTensor(KeepsKernel):
     """A tensor of ``shape`` that shares ``weight``, (buckets,), by ``indices``, int32 and row by row.
 
     The indices come from a generator of their own, seeded from torch's global one at construction, and are kept in
