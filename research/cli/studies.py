@@ -8,7 +8,7 @@ from research.cli.commands import Commands, add_cluster_options, typed_options
 from research.cli.text import blank_if_nan, print_table
 from research.errors import UsageError
 
-UNITS = {"params": "{:,.0f}", "mult_adds": "{:,.0f}", "nonzeros": "{:,.0f}"}
+UNITS = {"params": "{:,.0f}", "mult_adds": "{:,.0f}"}
 
 
 def add_to(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
 
     predict = commands.add("predict", rank, "rank the networks of a study by what they score before training")
     predict.add_argument("study", help="YAML file, or a name in notebooks/studies/")
-    predict.add_argument("--by", default="naswot", metavar="MEASURE", help="what ranks them (default naswot)")
+    predict.add_argument("--by", default="params", metavar="MEASURE", help="what ranks them (default params)")
     predict.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds of each arm to measure (default all)")
     predict.add_argument("--runs", default="", metavar="FOLDER", help="where its runs are, if some were trained")
 

@@ -25,6 +25,7 @@ from research.frames.statistics.t_tests import holm
 from research.frames.tables import interval, p_value
 from research.hooks import HOOKS
 from research.hooks.gram import nmi_anisotropy
+from research.layers.masked import masked_weights
 from research.measures import zero_cost
 from research.measures.cost import count
 from research.measures.ldi import ldi, sequence_ldi
@@ -35,10 +36,9 @@ from research.runs.network import network_of
 from research.terminal import bar_interval
 
 IMAGES = 128  # of the first training batches; the same for all candidates on one data set
-SIZE = {"params": "parameters", "mult_adds": "mult-adds"}
+SIZE = {"params": "parameters", "mult_adds": "mult-adds"}  # parameters that a mask leaves, and all of dense layers
 SCORES = {
-    "nonzeros": "weights that are not 0",
-    "density": "their share of the parameters",
+    "density": "density",
     "nn_mass": "NN-Mass",
     "nn_density": "NN-density",
     "ldi": "LDI",
@@ -85,8 +85,9 @@ def measured(candidates: Iterable[Candidate]) -> pd.DataFrame:
 def scores_of(network: nn.Module, x: Tensor, targets: Tensor) -> dict[str, float]:
     """The MEASURES of ``network`` at inputs ``x`` (B, ...) of classes ``targets`` (B); NaN where one is not defined."""
     cost = count(network, tuple(x.shape[1:]), allow_ignored=True)
-    found = {"params": cost.params, "mult_adds": cost.mult_adds}
-    found |= {"nonzeros": cost.nonzeros, "density": cost.nonzeros / max(cost.params, 1)}
+    masked_away = sum((tensor.units - len(tensor.active)) * tensor.unit_size for tensor in masked_weights(network))
+    found = {"params": cost.params - masked_away, "mult_adds": cost.mult_adds}
+    found["density"] = found["params"] / max(cost.params, 1)
     found |= {"nn_mass": _if_defined(nn_mass, network), "nn_density": _if_defined(nn_density, network)}
     found["ldi"] = _if_defined(_ldi, network, x)
     found["nmi_anisotropy"] = nmi_anisotropy(network, x)
@@ -128,7 +129,7 @@ def _said(row) -> str:
     if row.measure in SIZE:
         return "size"
     if row.given_p <= 0.05:
-        return "more than size"
+        return "more than size" if row.given_size > 0 else "more than size, the other way round"
     return "no more than size" if row.p <= 0.05 else CANNOT_TELL
 
 

@@ -79,8 +79,9 @@ def naswot(model: nn.Module, x: Tensor) -> float:
         scratch = copy.deepcopy(model).train()
         with codes:
             scratch(x)
-    sign, logdet = torch.linalg.slogdet(codes.kernel)
-    return float(logdet) if sign > 0 else float("-inf")
+    if torch.linalg.matrix_rank(codes.kernel, hermitian=True) < len(x):  # fewer units than inputs, for one
+        return float("-inf")
+    return float(torch.linalg.slogdet(codes.kernel).logabsdet)
 
 
 class _Codes(TorchDispatchMode):
