@@ -14,7 +14,7 @@ from research.figures.legends import legend_below
 from research.figures.style import PAGE, TALLEST, colours, number_log_axis, style
 from research.frames.candidates import MEASURES
 
-LOG = ("params", "mult_adds", "density", "gradient_norm")  # axes of ratios
+LOG = ("params", "mult_adds", "gradient_norm")  # axes of ratios
 MARKERS = "osD^vP*"
 
 
