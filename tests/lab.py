@@ -26,19 +26,19 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 # all cells stay in the page, so that one below the visible part can be looked at
 SETTINGS = {"notebook-extension/tracker": '{"windowingMode": "none"}'}
+ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 # ready = every cell with code has been numbered and none waits, or an error stopped them, for a second
 DONE = """() => {
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
         .filter(cell => cell.querySelector('.cm-content')?.innerText.trim());
     const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent ?? '');
-    const failed = document.querySelector("[data-mime-type='application/vnd.jupyter.error']");
+    const failed = document.querySelector(`ERRORS`);
     const ready = prompts.length && !prompts.some(text => text.includes('[*]'))
         && (failed || prompts.every(text => /\\[\\d+\\]/.test(text)));
     if (!ready) { window.readySince = 0; return false; }
     window.readySince ||= Date.now();
     return Date.now() - window.readySince > 1000;
-}"""
-ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
+}""".replace("ERRORS", ERRORS)
 
 
 def browser() -> str:
@@ -137,10 +137,12 @@ class Lab:
 
 
 def run_all(page: Page) -> None:
-    """Click Run, Run All Cells."""
+    """Click Run, Run All Cells; returns once the first cell has its turn."""
+    first = "document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent"
+    before = page.evaluate(first)
     page.click("div.lm-MenuBar-itemLabel:text-is('Run')")
     page.click("li[data-command='runmenu:run-all']")
-    page.wait_for_function("document.querySelector('.jp-Notebook').textContent.includes('[*]')", polling=20)
+    page.wait_for_function(f"before => {first} != before", arg=before, polling=20)
     page.evaluate("window.readySince = 0")
 
 
