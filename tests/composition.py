@@ -242,7 +242,7 @@ def on_two_processes(every: list[list[str]], folder: Path) -> None:
 
 
 def companies(n: int) -> list[list[str]]:
-    """Members in companies, those that cover most first: any two that may meet are in one; of ``n`` = 3, most triples."""
+    """Members in companies, those that cover most first: any two that may meet are in one; of n = 3, most triples."""
     switches = [name for name in MEMBERS if name not in {*MASKS, *COLUMNS, *set().union(*ONE_VALUE)}]
     factors = [["", *MASKS], ["", *SUBSTITUTES], ["", "amp=bf16", "amp=fp16"], *(["", name] for name in switches)]
     factors.append(["forwards", "backwards"])
