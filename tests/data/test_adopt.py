@@ -93,10 +93,23 @@ def damaged(path):
     path.write_bytes(content)
 
 
+def elsewhere(path):
+    """The last picture is said to lie beyond the end of the file."""
+    written(path)
+    from ffcv.reader import Reader
+
+    reader, content = Reader(str(path)), bytearray(path.read_bytes())
+    table = np.array(reader.alloc_table)
+    table["size"][np.argmax(table["ptr"])] = 10**9
+    content[int(reader.header["alloc_table_ptr"]) :] = table.tobytes()
+    path.write_bytes(content)
+
+
 REFUSED = [
     (lambda path: path.write_bytes(b"PK\3\4" * 2000), {}, "not an FFCV file that can be read"),
     (lambda path: path.write_bytes(b""), {}, "not an FFCV file that can be read"),
     (cut, {}, "train.beton: "),
+    (elsewhere, {}, r"train.beton: truncated: sample \d+ is not in it \(1 such\)"),
     (damaged, {}, "train.beton: sample 0: its JPEG: not an image"),
     (lambda path: written(path, name="picture"), {}, r"holds picture \(RGBImageField\), label \(IntField\); expected"),
     (lambda path: written(path, label=FloatField()), {}, r"label \(FloatField\); expected image"),
