@@ -31,6 +31,8 @@ def write_onnx(model: nn.Module, shape: tuple[int, ...], told: Mapping[str, Any]
         Failure: ONNX lacks something that the network computes.
     """
     example, batch = torch.zeros(2, *shape), torch.export.Dim("batch")
+    with torch.no_grad():
+        model(example)  # what layers keep from their first call is made of numbers, and not while they are traced
     names = {"input_names": ["images"], "output_names": ["logits"]}
     try:
         with warnings.catch_warnings():
