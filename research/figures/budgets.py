@@ -171,7 +171,7 @@ def cost_by_layer(costs: Mapping[str, Cost]) -> Figure:
     with style():
         height = min(0.6 + 0.28 * len(costs), 0.9 * TALLEST)
         figure, axes = plt.subplots(1, 2, figsize=(PAGE, height), sharey=True, layout="constrained")
-        small = min(7, 72 * (height - 0.6) / len(costs))  # points of a row
+        small = min(7, 45 * (height - 0.6) / len(costs))  # points of a row
         for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
             for place, cost in enumerate(costs.values()):
                 rows = [(_part(row.layer), value) for row in cost.rows if (value := getattr(row, quantity))]

@@ -99,7 +99,10 @@ def _strips(axis: Axes, own: pd.DataFrame, known: pd.DataFrame, dense: dict[str,
         ticks[(first + place - 1) / 2] = budget
         axis.axvline(place - 0.25, color="0.8", linewidth=0.6)
         place += 0.5
-    axis.set_xticks(list(ticks), list(ticks.values()))
+    named = []  # of many strips those whose names do not cover each other
+    for at in ticks:
+        named += [at] if not named or at - named[-1] > 0.07 * place else []
+    axis.set_xticks(named, [ticks[at] for at in named])
     axis.set_xlim(-0.75, place - 0.75)
     axis.grid(False, axis="x")
 

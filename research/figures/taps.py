@@ -74,7 +74,7 @@ def horizontal_and_vertical(taps: pd.DataFrame) -> Figure:
             axis.plot(means[flat], means.index, "o", color=colour, label=label)
         axis.axvline(1, color="0.5", linewidth=0.6, linestyle="--")
         axis.set(xlabel="multiplier of the direct neighbours", ylabel="layer", ylim=(len(names) - 0.5, -0.5))
-        axis.set_yticks(names.index, names, fontsize=min(7, 72 * 0.8 * (size[1] - 0.7) / len(names)))
+        axis.set_yticks(names.index, names, fontsize=min(7, 45 * (size[1] - 0.7) / len(names)))
         legend_below(figure, axis.lines[:2])
         plt.close(figure)
     return figure

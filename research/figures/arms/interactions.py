@@ -45,7 +45,7 @@ def effects_together(
         _intervals(right, [place - APART for place in y], together, BLUE)
         pairs = averaged["arm"].astype(str).str.replace(" with ", "+").map(places)
         _intervals(right, pairs + APART, averaged, ORANGE)
-        small = min(7, 72 * (figure.get_figheight() - 0.7) / len(places))  # points of a row
+        small = min(7, 45 * (figure.get_figheight() - 0.7) / len(places))  # points of a row
         left.set_yticks(y, [shortened(name, 40) for name in places], fontsize=small)
         left.invert_yaxis()
         for axis, label in ((left, f"effect on {quantity}"), (right, f"interaction, {quantity}")):
