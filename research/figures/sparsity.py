@@ -66,7 +66,7 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
             axis.set(yscale="log", xlabel=f"density (% of the dense network's parameters), {dataset}")
             axis.set_ylabel("top-1 error (%)")
             number_log_axis(axis.yaxis)
-        handles = [_handle(*own, name) for name, own in dense.items()]
+        handles = [_handle(own.colour, own.marker, name) for name, own in dense.items()]
         handles += [_handle(look(m).colour, look(m).marker, NAMES[m]) for m in methods if m != "dense"]
         if (points["distribution"] != "uniform").any():
             handles.append(_handle("0.3", "o", "own, Erdos-Renyi", fillstyle="left"))

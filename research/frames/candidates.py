@@ -65,7 +65,9 @@ def measured(candidates: Iterable[Candidate]) -> pd.DataFrame:
     whose first weights or masks come from another run is left out, with a note.
     """
     rows, images = [], {}
-    for name, arm, config in tqdm(list(candidates), desc="measuring", unit="network", mininterval=bar_interval()):
+    for name, arm, config in tqdm(
+        list(candidates), desc="measuring", unit="network", mininterval=bar_interval(), delay=bar_interval()
+    ):
         if borrowed := _borrowed(config):
             warnings.warn(f"{name} is left out: {borrowed}", Note, stacklevel=2)
             continue
