@@ -9,7 +9,7 @@ from research.hooks.gram import Gram
 from research.hooks.logit_stats import LogitStats
 from research.hooks.power_grad import PowerGrad
 from research.hooks.prune import Prune
-from research.hooks.sparse import DeepR, Dsr, Itop, Rigl, Set, Snfs, StaticSparse
+from research.hooks.sparse import L3, DeepR, Dsr, Itop, Rigl, Set, Snfs, StaticSparse
 from research.hooks.tied import Tied
 
 HOOKS: dict[str, type[Hook]] = {
@@ -21,6 +21,7 @@ HOOKS: dict[str, type[Hook]] = {
     "ema": Ema,
     "gram": Gram,
     "itop": Itop,
+    "l3": L3,
     "logit_stats": LogitStats,
     "power_grad": PowerGrad,
     "prune": Prune,

@@ -14,12 +14,14 @@ from research.hooks.sparse.distributions import erk_density
 from research.hooks.sparse.dsr import Dsr, allocate, allocate_legacy, dsr_step
 from research.hooks.sparse.events import Event
 from research.hooks.sparse.itop import Itop, itop_step
+from research.hooks.sparse.l3 import L3, l3_step
 from research.hooks.sparse.rigl import Rigl, rigl_step
 from research.hooks.sparse.set import Set, set_step
 from research.hooks.sparse.snfs import Snfs, snfs_step
 from research.hooks.sparse.static import StaticSparse
 
 __all__ = [
+    "L3",
     "DeepR",
     "Dsr",
     "Event",
@@ -43,6 +45,7 @@ __all__ = [
     "grow_largest",
     "grow_random",
     "itop_step",
+    "l3_step",
     "rigl_step",
     "set_step",
     "snfs_step",
