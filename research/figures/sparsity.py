@@ -53,7 +53,7 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
     if points.empty:
         raise UsageError("there is no error with a known density to draw")
     datasets = list(dict.fromkeys(points["dataset"]))
-    methods = [method for method in NAMES if method in set(points["method"])]
+    methods = [*dict.fromkeys(points["method"])]
     dense = dense_looks(points)
     with style():
         figure, axes = plt.subplots(
@@ -67,7 +67,7 @@ def error_against_density(points: pd.DataFrame, published: pd.DataFrame | None =
             axis.set_ylabel("top-1 error (%)")
             number_log_axis(axis.yaxis)
         handles = [_handle(own.colour, own.marker, name) for name, own in dense.items()]
-        handles += [_handle(look(m).colour, look(m).marker, NAMES[m]) for m in methods if m != "dense"]
+        handles += [_handle(look(m).colour, look(m).marker, NAMES.get(m, m)) for m in methods if m != "dense"]
         if (points["distribution"] != "uniform").any():
             handles.append(_handle("0.3", "o", "own, Erdos-Renyi", fillstyle="left"))
         if published is not None and len(published):

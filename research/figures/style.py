@@ -66,6 +66,7 @@ SPARSE = {  # methods of sparse training
     "static_sparse": Look(BLUE, "o", "static sparse"),
     "deepr": Look(PINK, "v", "DeepR"),
     "set": Look(ORANGE, "s", "SET"),
+    "l3": Look(CRIMSON, "p", "L3"),
     "rigl": Look(GREEN, "^", "RigL"),
     "itop": Look(LIME, "<", "ITOP"),
     "snfs": Look(SKY, ">", "SNFS"),

@@ -35,6 +35,7 @@ NAMES = {
     "static_sparse": "static sparse",
     "deepr": "DeepR",
     "set": "SET",
+    "l3": "L3",
     "rigl": "RigL",
     "itop": "ITOP",
     "snfs": "SNFS",
@@ -164,7 +165,8 @@ def sparse_points(runs: Runs) -> pd.DataFrame:
     points.loc[(points["method"] == "dense") & (points["params"] < whole), "method"] = "small"
     small = points["configuration"].str.startswith("dense ") & (points["method"] == "small")
     points.loc[small, "configuration"] = "small " + points.loc[small, "configuration"]
-    order = points["method"].map({method: place for place, method in enumerate(NAMES)}).rename("order")
+    places = {method: place for place, method in enumerate(NAMES)}
+    order = points["method"].map(places).fillna(len(places)).rename("order")  # those of plugins last
     return points.iloc[np.lexsort((points["seed"], -points["density"], order))].reset_index(drop=True)
 
 

@@ -30,7 +30,7 @@ from research.layers.cost import Cost, Row
 from research.measures.calibration import reliability
 from research.measures.mistakes import by_class, confusion
 
-METHODS = ("static_sparse", "set", "rigl", "dsr", "tied", "deepr", "prune", "itop", "snfs")
+METHODS = ("static_sparse", "set", "rigl", "dsr", "tied", "deepr", "prune", "itop", "snfs", "l3")
 WORDS = "lr=0.1 distribution=er period=0:50 2:100"  # what labels are like
 
 

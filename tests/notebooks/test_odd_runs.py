@@ -119,7 +119,8 @@ PUBLISHED = load_published("power-grad-imagenet")
 
 
 def test_every_notebook_is_tried():
-    assert set(KINDS) == {path.stem for path in (REPOSITORY / "notebooks" / "analysis").glob("*.ipynb")}
+    of_a_study = {"predict"}  # reads of runs no more than their status: tests/studies/test_prediction.py
+    assert set(KINDS) | of_a_study == {path.stem for path in (REPOSITORY / "notebooks" / "analysis").glob("*.ipynb")}
 
 
 @pytest.mark.parametrize("notebook", TABLES)
