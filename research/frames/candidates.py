@@ -14,7 +14,6 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from research.config import Config
 from research.data.choice import make_loader
@@ -33,7 +32,7 @@ from research.measures.nn_mass import nn_density, nn_mass
 from research.network_protocols import WithStates
 from research.plugins.scope import with_its_plugins
 from research.runs.network import network_of
-from research.terminal import bar_interval
+from research.terminal import bar_class, bar_interval
 
 IMAGES = 128  # of the first training batches; the same for all candidates on one data set
 SIZE = {"params": "parameters", "mult_adds": "mult-adds"}  # parameters that a mask leaves, and all of dense layers
@@ -65,7 +64,7 @@ def measured(candidates: Iterable[Candidate]) -> pd.DataFrame:
     whose first weights or masks come from another run is left out, with a note.
     """
     rows, images = [], {}
-    for name, arm, config in tqdm(
+    for name, arm, config in bar_class()(
         list(candidates), desc="measuring", unit="network", mininterval=bar_interval(), delay=bar_interval()
     ):
         if borrowed := _borrowed(config):
