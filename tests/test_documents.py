@@ -1,7 +1,8 @@
 """Documents cannot drift: their tables, links and examples are held against the code.
 
 A comment above a block of code says how it is tested: ``<!-- slow -->`` runs with ``make slow``, ``<!-- not run: WHY
--->`` is only read, ``<!-- given: STATEMENTS -->`` comes before an example in Python. Every other block runs here.
+-->`` is only read, ``<!-- given: STATEMENTS -->`` comes before an example in Python, and ``<!-- checked: FILE -->`` is
+run by that test, which looks at what comes of it. Every other block runs here.
 """
 
 import re
@@ -31,7 +32,7 @@ from research.studies.study import expand, read_study
 DOCUMENTS = [
     REPOSITORY / name
     for name in subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*README.md", "CHANGELOG.md"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*README.md", "CHANGELOG.md", "*OUTSIDE.md"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     ).stdout.split()
 ]  # fmt: skip
@@ -211,7 +212,7 @@ def selected(languages: str, marked: bool) -> list[Block]:
     return [
         block
         for block in BLOCKS
-        if block.language in languages.split() and not block.mark.startswith("not run: ")
+        if block.language in languages.split() and not block.mark.startswith(("not run: ", "checked: "))
         if (block.mark == "slow") is marked
     ]
 
@@ -231,7 +232,9 @@ def test_longer_examples_run_in_order(document, here, capsys):
 
 def test_marks_are_known_and_give_reasons():
     for block in BLOCKS:
-        assert re.fullmatch(r"|slow|not run: \S.*|given: \S.*", block.mark), block.mark
+        assert re.fullmatch(r"|slow|not run: \S.*|given: \S.*|checked: \S+", block.mark), block.mark
+        if block.mark.startswith("checked: "):
+            assert block.document.name in read(block.mark.removeprefix("checked: "))
 
 
 def test_documented_study_and_code_are_valid(tmp_path):

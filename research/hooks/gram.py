@@ -223,17 +223,29 @@ def at_each_convolution(
 
 
 @torch.no_grad()
+def gradient_multipliers(
+    model: nn.Module, inputs: Tensor, k: float = 8.0, variant: measure.Variant = "center"
+) -> dict[str, Tensor]:
+    """M (kh, kw), float32, of every spatial convolution by module name, at ``inputs`` (B, C, H, W); for any loop.
+
+    Its weight's gradient is to be multiplied by it after clipping. A convolution without anything to measure has none.
+    Every process measures its own inputs: under DDP, send those of one to the others.
+    """
+
+    def multiplier(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+        corr = measure.correlation_matrix(maps.float(), conv.kernel_size, conv.padding, conv.dilation, k, variant)
+        return measure.gradient_multiplier(corr)
+
+    found = at_each_convolution(model, inputs, multiplier)
+    return {name: each for name, each in found.items() if each.isfinite().all()}
+
+
 def nmi_anisotropy(model: nn.Module, x: Tensor, k: float = 8.0) -> float:
     """Mean over spatial convolutions of |log2| of M's horizontal over its vertical neighbours, at inputs ``x``.
 
     0 where rows and columns of the maps depend on each other alike; NaN without a convolution that can be measured.
     """
-
-    def ratio(conv: nn.Conv2d, maps: Tensor) -> float:
-        corr = measure.correlation_matrix(maps.float(), conv.kernel_size, conv.padding, k=k, dilation=conv.dilation)
-        return describe(measure.gradient_multiplier(corr))["anisotropy"]
-
-    ratios = np.array(list(at_each_convolution(model, x, ratio).values()), dtype=float)
+    ratios = np.array([describe(each)["anisotropy"] for each in gradient_multipliers(model, x, k).values()])
     ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
     return float(np.abs(np.log2(ratios)).mean()) if len(ratios) else float("nan")
 

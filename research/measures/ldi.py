@@ -69,7 +69,9 @@ def ldi_many(models: Sequence[WithStates], x: Tensor, mode: Mode = "exact", batc
     if mode not in get_args(Mode):
         raise UsageError(f"mode={mode!r}: expected {' | '.join(get_args(Mode))}{closest(mode, get_args(Mode))}")
     if others := [type(model).__name__ for model in models if not isinstance(model, WithStates)]:
-        raise UsageError(f"LDI is defined for dense_mlp, not for {others[0]}")
+        raise UsageError(
+            f"LDI is defined for dense_mlp, not for {others[0]}; sequence_ldi takes linear layers in a row"
+        )
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}: must be >= 1")
     if not len(x) or not models:
@@ -98,8 +100,10 @@ def sequence_ldi(model: nn.Sequential, x: Tensor) -> LDI:
     whose statistics over ``x`` are taken as constants. In float64.
 
     Raises:
-        UsageError: it has a layer of another kind.
+        UsageError: it is no sequence, or has a layer of another kind.
     """
+    if not isinstance(model, nn.Sequential):
+        raise UsageError(f"LDI of a sequence needs an nn.Sequential, not {type(model).__name__}")
     values: list[Tensor] = []
     linear, slope, x = None, None, x.double()
     for module in [*model, None]:  # a layer is done once it is known what follows

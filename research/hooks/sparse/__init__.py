@@ -1,6 +1,6 @@
 """Training sparse networks: one method a file, over masks as research/layers/masked.py keeps them."""
 
-from research.hooks.sparse.base import MaskHook, RewiringHook, SparseHook
+from research.hooks.sparse.base import MaskHook, RewiringHook, SparseHook, forget
 from research.hooks.sparse.criteria import (
     drop_magnitude_threshold,
     drop_sign_flips,
@@ -13,6 +13,7 @@ from research.hooks.sparse.deepr import DeepR, deepr_step
 from research.hooks.sparse.distributions import erk_density
 from research.hooks.sparse.dsr import Dsr, allocate, allocate_legacy, dsr_step
 from research.hooks.sparse.events import Event
+from research.hooks.sparse.first_masks import sparsify
 from research.hooks.sparse.itop import Itop, itop_step
 from research.hooks.sparse.l3 import L3, l3_step
 from research.hooks.sparse.rigl import Rigl, rigl_step
@@ -42,6 +43,7 @@ __all__ = [
     "drop_smallest_of_all",
     "dsr_step",
     "erk_density",
+    "forget",
     "grow_largest",
     "grow_random",
     "itop_step",
@@ -49,4 +51,5 @@ __all__ = [
     "rigl_step",
     "set_step",
     "snfs_step",
+    "sparsify",
 ]

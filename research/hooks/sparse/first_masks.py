@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from research.errors import UsageError
-from research.layers.masked import MASK, masked_weights
+from research.hooks.sparse.distributions import uniform_count
+from research.layers.masked import MASK, Masked, attach_mask, choose, masked_weights
 
 Shuffle = Literal["none", "layer", "inputs", "outputs"]
 
 
-def random_mask(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
+def random_mask(shape: Sequence[int], count: int, generator: torch.Generator | None = None) -> Tensor:
     """A mask with ``count`` ones at uniformly random positions."""
     mask = torch.zeros(tuple(shape), dtype=torch.bool)
     mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:count]] = True
     return mask
+
+
+def sparsify(
+    model: nn.Module, sparsity: float, generator: torch.Generator | None = None, only: str = "", keep: str = ""
+) -> list[Masked]:
+    """Make the weights of ``model`` that :func:`~research.layers.masked.choose` chooses sparse, for any loop.
+
+    Each gets a random mask with the share ``sparsity`` of zeros, and its gradient is 0 outside the mask, whatever the
+    mask is by then, as soon as backward has it: a new optimizer then keeps the weight so. Call it once memory format
+    and device are final, before DDP; ranks need generators of one seed, here and where they grow.
+
+    Raises:
+        UsageError: not 0 <= sparsity < 1, or as :func:`~research.layers.masked.choose`.
+    """
+    if not 0 <= sparsity < 1:
+        raise UsageError(f"sparsity={sparsity}: must be >= 0 and < 1")
+    for site in choose(model, only, keep).sparse.values():
+        count = uniform_count(site.weight.numel(), sparsity)
+        attach_mask(site.owner, random_mask(site.weight.shape, count, generator), site.parameter)
+    tensors = masked_weights(model)
+    for tensor in tensors:
+        tensor.weight.register_post_accumulate_grad_hook(partial(_mask_gradient, tensor.broadcast))
+    return tensors
+
+
+def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
+    weight.grad.masked_fill_(~mask, 0.0)
 
 
 def shuffled(mask: Tensor, within: Shuffle, generator: torch.Generator) -> Tensor:

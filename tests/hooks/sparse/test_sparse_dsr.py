@@ -1,6 +1,8 @@
 """DSR: events against golden numbers of the published code, conservation where that code fails, and whole runs."""
 
+import gc
 import json
+import weakref
 from functools import partial
 
 import pytest
@@ -20,10 +22,11 @@ from research.hooks.sparse import (
     drop_smallest_of_all,
     dsr_step,
     grow_random,
+    sparsify,
 )
 from research.hooks.sparse.dsr import adapt_threshold, big_new_weights, regrow
 from research.hooks.sparse.events import set_count
-from research.layers.masked import Masked
+from research.layers.masked import Masked, masked_weights
 from research.runs.run import Run
 from research.training.loop import fit
 
@@ -288,3 +291,24 @@ def test_state_holds_the_threshold(tiny):
     state = torch.load(max(run.paths.checkpoints.glob("*.pt")), weights_only=True)["hooks"]["dsr"]
     logged = [json.loads(line) for line in run.paths.metrics.read_text().splitlines()]
     assert state["threshold"] == [row for row in logged if row["kind"] == "sparse_event"][-1]["next_threshold"]
+
+
+def test_sparsify_keeps_any_network_sparse_through_its_checkpoints_and_lets_it_go():
+    def network(seed):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU(), torch.nn.Linear(30, 10))
+        return model, sparsify(model, 0.8, torch.Generator().manual_seed(seed))
+
+    (first, tensors), (second, _) = network(0), network(1)
+    assert [len(tensor.active) for tensor in tensors] == [120, 60]
+    second.load_state_dict(first.state_dict())
+    second(torch.rand(5, 20)).square().sum().backward()
+    for here, there in zip(tensors, masked_weights(second), strict=True):
+        assert torch.equal(here.active, there.active)
+        assert there.weight.grad[~there.mask].count_nonzero() == 0 < there.weight.grad.count_nonzero()
+    with pytest.raises(UsageError, match=r"sparsity=1\.0: must be >= 0 and < 1"):
+        sparsify(first, 1.0)
+    gone = weakref.ref(first[0].weight)
+    del first, tensors, here
+    gc.collect()
+    assert gone() is None
