@@ -27,6 +27,8 @@ from torch.nn import functional as F
 from research.config import Config
 from research.data.choice import make_loader
 from research.frames import load_runs
+from research.hooks.sparse import grow_random, rigl_step, set_step
+from research.layers.masked import Masked
 from research.measures import nmi_compiled
 from research.measures.ldi import ldi as ldi_of
 
@@ -58,16 +60,28 @@ def decomposing(images: int = 2000, width: int = 8) -> Callable[[], Any]:
     return partial(ldi_of, *ldi.network_and_images(images, width))
 
 
+def moving(step: Callable[..., Any], width: int) -> Callable[[], Any]:
+    """An event of a sparse method on one matrix, a tenth of whose weights live."""
+    mask = torch.rand(width, width, generator=torch.Generator().manual_seed(0)) < 0.1
+    tensor = Masked(nn.Parameter(torch.randn(width, width) * mask), mask)
+    signal, generator = [torch.randn(width, width)], torch.Generator().manual_seed(0)
+    if step is rigl_step:
+        return partial(rigl_step, [tensor], 0.3, signal)
+    return partial(set_step, [tensor], 0.1, partial(grow_random, generator=generator))
+
+
 GROWTHS = (
     Growth("an epoch from memory", "images", (1280, 2560, 5120, 10240, 20480), loading),
     Growth("NMI", "images", (2, 4, 8, 16, 32), lambda size: correlating(images=size)),
     Growth("NMI", "channels", (16, 32, 64, 128, 256), lambda size: correlating(channels=size)),
     Growth("LDI", "images", (1000, 2000, 4000, 8000, 16000), lambda size: decomposing(images=size)),
     Growth("LDI", "width", (8, 16, 32, 64, 128), lambda size: decomposing(width=size)),
+    Growth("SET event", "weights", (2**16, 2**18, 2**20, 2**22), lambda size: moving(set_step, int(size**0.5))),
+    Growth("RigL event", "weights", (2**16, 2**18, 2**20, 2**22), lambda size: moving(rigl_step, int(size**0.5))),
     Growth("load_runs of all", "runs", (125, 250, 500, 1000), lambda size: partial(load_runs, frames.many(size).name)),
     Growth("metrics", "rows", (25_000, 50_000, 100_000, 200_000),
            lambda size: lambda: load_runs(frames.long(size).name).metrics),
-    Growth("sweep, seconds by the clock", "runs", (2, 4, 8, 16),
+    Growth("sweep, seconds by the clock", "runs", (2, 4, 8),
            lambda size: partial(sweep.sweep, tempfile.mkdtemp(), size), sweep.clock),
 )  # fmt: skip
 
