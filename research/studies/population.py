@@ -165,7 +165,7 @@ def stackable(configs: Sequence[Config]) -> list[list[Config]]:
             continue
         for name in ("mixup", "cutmix"):
             if given := config.data_args.get(name):
-                problems.append(f"data_args.{name}={given:g}: networks that are trained together need 0")
+                problems.append(f"data_args.{name}={given:g}: networks that are trained together need {name}=0")
         for name in NEUTRAL:
             if (given := getattr(config, name)) != (needed := getattr(plain, name)):
                 problems.append(f"{name}={given!r}: networks that are trained together need {name}={needed!r}")
