@@ -70,7 +70,7 @@ def _digits(number: int) -> dict[str, float]:
 
 def number_ends(axis: Axes, ends: Mapping[str, tuple[float, float]], lines: Lines) -> None:
     """Right of ``axis``, the number of every line that has one, tied to its end (x, y). Call it after drawing."""
-    named = {name: ends[name] for name in lines.numbers if name in ends}
+    named = {name: ends[name] for name in lines.numbers if name in ends and np.isfinite(ends[name]).all()}
     if not named:
         return
     axis.get_ylim()  # settles the limits

@@ -124,6 +124,7 @@ PINNED = [
     ({"ema": True}, "f9e1555adc6a6179"),
     ({"gram": True}, "9fe30f547fe9d26e"),
     ({"itop": True}, "7789a8c2befe9361"),
+    ({"l3": True}, "89cd6df3835b9a47"),
     ({"logit_stats": True}, "14dec485117ea138"),
     ({"power_grad": True}, "48551698c3e27184"),
     ({"prune": True}, "7d81242942057b54"),

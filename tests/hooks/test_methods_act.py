@@ -168,6 +168,7 @@ FLIPS = {
     "gram": {"k": 2.0, "epochs": None, "batches": 1, "warmup": 0, "variant": "sparse",
              "place": "permuted"},
     "itop": {"period": 3, "growth": "random", "rate": 0.3, "final_rate": 0.2},
+    "l3": {"period": "3", "fraction": 0.3, "stop_epoch": 1},
     "logit_stats": {},
     "power_grad": {"alpha": 2.0, "final_alpha": 2.0},
     "prune": {"momentum": None, "last": None, "kind": "exponential", "iterations": 5, "begin": 0.2, "end": 0.5,

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from research.devices import fetch
-from research.errors import UsageError
 from research.hooks.sparse.base import RewiringHook
 from research.hooks.sparse.criteria import drop_smallest
 from research.hooks.sparse.events import Event, set_count
-from research.layers.masked import Masked, masked_weights
+from research.layers.masked import Masked
 from research.parameters.signatures import Range
 
 if TYPE_CHECKING:
@@ -47,16 +46,22 @@ def l3_step(tensors: Sequence[Masked], fraction: float, generator: torch.Generat
     killed = fetch([drop_smallest(tensor, count) for tensor, count in zip(tensors, counts, strict=True)])
     grown = []
     for tensor, dead in zip(tensors, killed, strict=True):
-        candidates, left = tensor.inactive, tensor.flags.clone()
-        left[dead] = False
-        pairs = tensor.shaped(left).flatten(2).sum(2) if tensor.mask.ndim > 2 else tensor.shaped(left)
-        scores = l3_scores(pairs)[(..., *[None] * (tensor.mask.ndim - 2))].expand(tensor.mask.shape)
-        flat = tensor.flat(torch.empty_like(tensor.mask, dtype=scores.dtype, device="cpu").copy_(scores))
+        candidates = tensor.inactive
         drawn = candidates[torch.randperm(len(candidates), generator=generator)]
-        best = torch.argsort(flat[drawn], descending=True, stable=True)[: len(dead)]
+        best = torch.argsort(scores_of_units(tensor, dead)[drawn], descending=True, stable=True)[: len(dead)]
         grown.append(drawn[best].sort().values)
         tensor.change(dead, grown[-1])
     return Event(killed, grown)
+
+
+def scores_of_units(tensor: Masked, dead: Tensor) -> Tensor:
+    """S of the pair of nodes that each unit (N,) links, once the ``dead`` are gone; 0 in a row, which has no pairs."""
+    scores, left = torch.zeros(tensor.units, dtype=torch.float64), tensor.flags.clone()
+    left[dead] = False
+    if tensor.mask.ndim > 1:
+        units = tensor.shaped(torch.arange(tensor.units)).reshape(*tensor.mask.shape[:2], -1)  # (out, in, taps)
+        scores[units] = l3_scores(left[units].sum(2))[..., None].expand(units.shape)
+    return scores
 
 
 @dataclass(eq=False)
@@ -70,10 +75,10 @@ class L3(RewiringHook):
 
     fraction: Annotated[float, Range(least=0, below=1), "share of a layer's active units that an event kills"] = 0.1
 
-    def check_network(self, run: Run) -> None:
-        flat = [tensor.name for tensor in masked_weights(run.model) if tensor.mask.ndim < 2]
-        if flat:
-            raise UsageError(f"l3: {flat[0]} is a row of values without two sides to link; leave it out with l3.keep=…")
+    def epoch_start(self, run: Run) -> None:
+        super().epoch_start(run)
+        if run.step == 0 and (rows := [tensor.name for tensor in self.tensors if tensor.mask.ndim < 2]):
+            run.note(f"l3: {', '.join(rows)}: rows of values without two sides to link, which grow at random")
 
     def rewire(self, run: Run) -> tuple[Event, dict[str, Any]]:
         return l3_step(self.tensors, self.fraction, run.generator("grow")), {}

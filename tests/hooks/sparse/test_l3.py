@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sparse_goldens import networks
 
-from research.errors import UsageError
 from research.hooks.sparse.events import set_count
 from research.hooks.sparse.l3 import l3_scores, l3_step
 from research.layers.masked import Masked
 from research.runs.run import Run
 from research.training.loop import fit
-from research.training.preflight import preflight
 
 
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 6))
@@ -76,6 +74,10 @@ def test_runs_train_and_their_masks_move(tiny, model):
     assert events and run.hooks["l3"].undone(run) == ""
 
 
-def test_a_bank_of_values_has_no_paths_and_is_refused(tiny):
-    with pytest.raises(UsageError, match="is a row of values without two sides to link; leave it out with l3.keep"):
-        preflight(tiny(model="resnet8", substitute="hashed:0.5", hooks={"l3": {}}))
+def test_a_row_of_values_has_no_paths_and_grows_at_random_which_is_told(tiny, capsys):
+    given = {"model": "resnet8", "substitute": "hashed:0.5", "hooks": {"l3": {"period": "2", "sparsity": 0.8}}}
+    run = fit(Run.create(tiny(epochs=1, **given)))
+    assert (
+        "conv2.hashed.weight: rows of values without two sides to link, which grow at random" in capsys.readouterr().out
+    )
+    assert run.hooks["l3"].undone(run) == ""
