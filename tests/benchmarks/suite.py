@@ -132,7 +132,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of bench.json")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=PROGRAMS, help="programs")
-    parser.add_argument("--seconds", type=float, default=2.5, help="that pairs of a row are taken for; at least 3 are")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that pairs of a row are taken for; at least 3 are")
     parser.add_argument("--small", action="store_true", help="the smallest form, to see that all runs")
     parser.add_argument("--markdown", type=Path, metavar="JSON", help="print the table of an earlier run")
     given = parser.parse_args(words)

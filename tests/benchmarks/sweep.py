@@ -48,11 +48,11 @@ def one(folder: str) -> None:
 
 
 def against_a_loop(small: bool) -> Ways:
-    folder, runs = tempfile.mkdtemp(), 2 if small else 16
+    folder, runs = tempfile.mkdtemp(), 2 if small else 8
     return Ways(partial(sweep, folder, runs), partial(one, folder), more=runs, cost=clock)
 
 
-ROWS = [Row("research sweep --jobs 2, 16 runs of 11 steps", "a shell loop of research train", ">= 3", against_a_loop)]
+ROWS = [Row("research sweep --jobs 2, 8 runs of 11 steps", "a shell loop of research train", ">= 3", against_a_loop)]
 
 if __name__ == "__main__":
     main(ROWS, __doc__)
