@@ -74,7 +74,9 @@ def growth_against_size(rows: list[dict[str, Any]]) -> Figure:
             told = f"{row['subject']}\nexponent {row['exponent']:.2f} ({low:.2f} to {high:.2f})"
             axes.set_title(told, fontsize=6)
             for axis in (axes.xaxis, axes.yaxis):
-                number_log_axis(axis)
+                low, high = axis.get_view_interval()
+                if high < 30 * low:  # numbers written out have room in a range that is not wider
+                    number_log_axis(axis)
                 axis.set_tick_params(labelsize=5)
         for axes in figure.axes[len(rows) :]:
             axes.set_visible(False)
