@@ -15,6 +15,10 @@ import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "ffcv", "pandas", "papermill")
 
+UNCOMMITTED = ("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+UNCOMMITTED += ("--", ":(top)", ":(top,exclude)*.ipynb")
+"""Changed code. For notebooks, and to write down what it saw, git would start a filter: seconds for every run."""
+
 
 def environment(device: torch.device, world: int) -> dict[str, Any]:
     """Versions, code and machine of this process."""
@@ -23,7 +27,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted": bool(_git(*UNCOMMITTED)),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "processes": world,
         "threads": torch.get_num_threads(),
